@@ -1,0 +1,245 @@
+"""Data sets: class-grouped tensors with class-disjoint splits, and families of tasks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kshot import philox
+from kshot.errors import DataError, unknown
+from kshot.types import Episode, Features, first_tensor, map_features
+
+
+class TaskFamily(Protocol):
+    """Tasks that come without classes: episode i is a function of the family, the seed and i.
+
+    Attributes:
+        name: for messages and records, for example `"sinusoid/test"`.
+        fingerprint: identifies the distribution over tasks, whatever the machine.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+
+    def draw(self, key: int, index: Sequence[int], shot: int, query: int) -> Episode:
+        """One episode per counter in `index`, with `shot` support and `query` query examples."""
+        ...
+
+
+def images_to_float(x: Features) -> Features:
+    """Bytes 0..255 as floats 0..1."""
+    return map_features(lambda v: v.float() / 255 if v.dtype == torch.uint8 else v, x)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The classes of one split, their examples stored class after class.
+
+    Attributes:
+        name: for messages and records, for example `"glyphs/test"`.
+        x: features `(examples, *features)`, or a dict of such tensors; may be memory-mapped.
+        sizes: number of examples of each class, in the order of storage.
+        classes: the classes' names.
+        prepare: from stored to usable features (for example bytes to floats).
+        source_fingerprint: set where `x` replaces other data, so that episodes stay the same.
+    """
+
+    name: str
+    x: Features
+    sizes: tuple[int, ...]
+    classes: tuple[Hashable, ...]
+    prepare: Callable[[Features], Features] = images_to_float
+    source_fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {len(v) for v in (self.x.values() if isinstance(self.x, dict) else [self.x])}
+        if lengths != {sum(self.sizes)} or len(self.sizes) != len(self.classes):
+            raise DataError(
+                f"split {self.name!r}: {len(self.classes)} classes with {sum(self.sizes)} examples "
+                f"in all, but features of length {sorted(lengths)}: they must agree."
+            )
+
+    @cached_property
+    def offsets(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Where each class begins."""
+        return np.concatenate([[0], np.cumsum(self.sizes)[:-1]]).astype(np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the data itself: the same data give the same episodes, anywhere."""
+        if self.source_fingerprint is not None:
+            return self.source_fingerprint
+        digest = hashlib.sha256(repr(self.sizes).encode())
+        parts = self.x if isinstance(self.x, dict) else {"": self.x}
+        for name in sorted(parts):
+            tensor = parts[name].contiguous()
+            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+            digest.update(tensor.view(torch.uint8).numpy().data if tensor.numel() else b"")
+        return digest.hexdigest()[:16]
+
+    def with_x(self, x: Features) -> Split:
+        """The same examples with other features (for example embedded): the same episodes."""
+        return replace(self, x=x, prepare=_as_they_are, source_fingerprint=self.fingerprint)
+
+    def labels(self) -> Tensor:
+        """The class number of each example, in the order of storage."""
+        return torch.repeat_interleave(torch.tensor(self.sizes))
+
+
+def _as_they_are(x: Features) -> Features:
+    return x
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Named splits whose classes are disjoint (checked), or one family of tasks for all of them.
+
+    Attributes:
+        name: as in `kshot datasets`.
+        splits: `train`, `val`, `test` or a part of them.
+        about: one line.
+        source: where the data come from.
+        licence: under which terms.
+    """
+
+    name: str
+    splits: Mapping[str, Split | TaskFamily]
+    about: str = ""
+    source: str = ""
+    licence: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        owner: dict[Hashable, str] = {}
+        for split_name, split in self.splits.items():
+            for label in split.classes if isinstance(split, Split) else ():
+                if owner.setdefault(label, split_name) != split_name:
+                    raise DataError(
+                        f"data set {self.name!r}: class {label!r} is in the splits "
+                        f"{owner[label]!r} and {split_name!r}; splits must not share classes."
+                    )
+
+    def __getitem__(self, split: str) -> Split | TaskFamily:
+        """The split of that name."""
+        if split not in self.splits:
+            raise unknown(f"split of {self.name}", split, self.splits)
+        return self.splits[split]
+
+    @staticmethod
+    def from_arrays(
+        x: Any,
+        y: Sequence[Hashable] | np.ndarray[Any, Any] | Tensor,
+        *,
+        name: str = "arrays",
+        splits: Mapping[str, Sequence[Hashable]] | Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> Dataset:
+        """A data set from anyone's arrays.
+
+        Args:
+            x: features `(examples, *features)` of any shape and dtype, or a dict of such arrays.
+            y: one label per example, of any hashable kind.
+            name: for messages and records.
+            splits: the classes of each split by name, or the fraction of the classes that each
+                split gets, drawn by `seed`; None puts every class into `"test"`.
+            seed: of the draw of classes.
+
+        Raises:
+            DataError: for NaN or infinite features, mismatched lengths, fewer than two classes,
+                or splits that name unknown classes.
+        """
+        features = map_features(torch.as_tensor, _as_arrays(x))
+        labels = y.tolist() if isinstance(y, (Tensor, np.ndarray)) else list(y)
+        _check_arrays(name, features, labels)
+        numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+        codes = np.fromiter((numbers[label] for label in labels), dtype=np.int64)
+        if splits is None:
+            splits = {"test": list(numbers)}
+        parts = {
+            split: _take_classes(f"{name}/{split}", features, codes, chosen, numbers)
+            for split, chosen in _classes_per_split(splits, list(numbers), seed).items()
+        }
+        return Dataset(name, parts, about="arrays given by the user")
+
+
+def _as_arrays(x: Any) -> Any:
+    if isinstance(x, dict):
+        return {k: v if isinstance(v, Tensor) else np.asarray(v) for k, v in x.items()}
+    return x if isinstance(x, Tensor) else np.asarray(x)
+
+
+def _check_arrays(name: str, x: Features, labels: Sequence[Hashable]) -> None:
+    for key, tensor in (x.items() if isinstance(x, dict) else [("x", x)]):
+        if tensor.dim() == 0 or len(tensor) != len(labels):
+            count = "a single value" if tensor.dim() == 0 else f"{len(tensor)} examples"
+            raise DataError(
+                f"{name}: {key} has {count} but y has {len(labels)} labels: "
+                "give exactly one label per example."
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            row = int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0]) if tensor.dim() > 1 \
+                else int((~torch.isfinite(tensor)).nonzero()[0])
+            raise DataError(
+                f"{name}: {key} holds NaN or infinity (first in example {row}): "
+                "drop or impute such examples first."
+            )
+    if len(set(labels)) < 2:
+        raise DataError(f"{name}: y has {len(set(labels))} class(es), but a task needs at least 2.")
+
+
+def _classes_per_split(
+    splits: Mapping[str, Any], classes: Sequence[Hashable], seed: int
+) -> dict[str, list[Hashable]]:
+    if not all(isinstance(v, (int, float)) for v in splits.values()):
+        return {split: list(chosen) for split, chosen in splits.items()}
+    total = sum(splits.values())
+    if total > 1 + 1e-9 or any(v <= 0 for v in splits.values()):
+        raise DataError(
+            f"split fractions {dict(splits)} must be positive and add up to 1 at most."
+        )
+    order = philox.permutation(philox.words(philox.key_of("split", seed), 0, len(classes)))
+    bounds = np.rint(np.cumsum(list(splits.values())) * len(classes)).astype(int)
+    starts = [0, *bounds[:-1]]
+    return {
+        split: [classes[i] for i in sorted(order[start:stop])]
+        for split, start, stop in zip(splits, starts, bounds, strict=True)
+    }
+
+
+def _take_classes(
+    name: str,
+    x: Features,
+    codes: np.ndarray[Any, np.dtype[np.int64]],
+    chosen: Sequence[Hashable],
+    numbers: Mapping[Hashable, int],
+) -> Split:
+    missing = [label for label in chosen if label not in numbers]
+    if missing or not chosen:
+        raise DataError(
+            f"{name}: no example has the class {missing[0]!r}; classes: {list(numbers)[:10]}"
+            if missing
+            else f"{name} would have no class: give it a larger fraction or name its classes."
+        )
+    rows = [np.flatnonzero(codes == numbers[label]) for label in chosen]
+    index = torch.from_numpy(np.concatenate(rows))
+    return Split(
+        name,
+        map_features(lambda v: v[index], x),
+        tuple(len(r) for r in rows),
+        tuple(chosen),
+    )
+
+
+def feature_shape(x: Features) -> tuple[int, ...]:
+    """The shape of one example's features (of the first tensor, for a dict)."""
+    return tuple(first_tensor(x).shape[1:])

@@ -1,0 +1,151 @@
+"""Episodes are counted, not streamed.
+
+Episode i is a pure function of (fingerprint of the source data, spec, seed, i). Hence the same
+episodes whatever the workers, devices, ranks or resume point, and a frozen test set is a seed and
+a range.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kshot import philox
+from kshot.datasets.base import Split, TaskFamily
+from kshot.episodes.spec import EpisodeSpec, bounds
+from kshot.types import Episode, Examples, map_features
+
+Index = NDArray[np.int64]
+
+SAMPLER_VERSION = 1
+"""Raised whenever the same arguments would draw other episodes; part of every key."""
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """One task: rows of the split and labels, support and query apart."""
+
+    support: Index
+    support_labels: Index
+    query: Index
+    query_labels: Index
+    way: int
+
+
+def episode_key(source: Split | TaskFamily, spec: EpisodeSpec, seed: int) -> int:
+    """The 128-bit key that all episodes of this source, spec and seed share."""
+    return philox.key_of(SAMPLER_VERSION, source.fingerprint, spec.as_dict(), seed)
+
+
+def draw(
+    source: Split | TaskFamily, spec: EpisodeSpec, seed: int, index: Sequence[int]
+) -> Episode:
+    """The episodes at `index`, as one meta-batch.
+
+    Args:
+        source: a split of classes, or a family of tasks.
+        spec: way, shot and query.
+        seed: chooses the sequence of episodes.
+        index: the episodes' counters, any non-negative integers, in any order.
+
+    Returns:
+        The meta-batch. Uneven tasks are padded at the end and masked.
+
+    Raises:
+        EpisodeError: if the source cannot give such episodes.
+    """
+    spec.check(source)
+    key = episode_key(source, spec, seed)
+    if not isinstance(source, Split):
+        return source.draw(key, index, bounds(spec.shot)[0], spec.query)
+    tasks = [_draw_task(source, spec, key, i) for i in index]
+    way = max(task.way for task in tasks)
+    return Episode(
+        _gather(source, [t.support for t in tasks], [t.support_labels for t in tasks], way),
+        _gather(source, [t.query for t in tasks], [t.query_labels for t in tasks], way),
+        torch.tensor(index, dtype=torch.int64),
+    )
+
+
+def _draw_task(split: Split, spec: EpisodeSpec, key: int, i: int) -> _Draw:
+    sizes = np.asarray(split.sizes)
+    # One stream for each kind of choice, so that a change of one leaves the others alone.
+    way = int(philox.integers(philox.words(key, i, 1, 0), *bounds(spec.way))[0])
+    shots = philox.integers(philox.words(key, i, way, 1), *bounds(spec.shot))
+    if not spec.imbalanced:
+        shots[:] = shots[0]
+    classes = philox.permutation(philox.words(key, i, len(sizes), 2))[:way]
+    widest = int(sizes[classes].max())
+    raw = philox.words(key, i, way * widest, 3).reshape(way, widest)
+    raw[np.arange(widest) >= sizes[classes, None]] = np.iinfo(np.uint64).max
+    rows = philox.permutation(raw) + split.offsets[classes, None]
+    column = np.arange(widest)
+    in_support = column < shots[:, None]
+    in_query = ~in_support & (column < shots[:, None] + spec.query)
+    labels = np.broadcast_to(np.arange(way)[:, None], rows.shape)
+    order = philox.permutation(philox.words(key, i, int(in_support.sum()), 4))
+    query_order = philox.permutation(philox.words(key, i, int(in_query.sum()), 5))
+    return _Draw(
+        rows[in_support][order],
+        labels[in_support][order],
+        rows[in_query][query_order],
+        labels[in_query][query_order],
+        way,
+    )
+
+
+def _gather(split: Split, rows: Sequence[Index], labels: Sequence[Index], way: int) -> Examples:
+    lengths = [len(r) for r in rows]
+    mask = None
+    if len(set(lengths)) > 1:
+        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    index = _stack(rows, max(lengths))
+    x = split.prepare(map_features(lambda v: v[index], split.x))
+    return Examples(x, _stack(labels, max(lengths)), mask, way)
+
+
+def _stack(rows: Sequence[Index], length: int) -> Tensor:
+    """Rows as one tensor; shorter ones are filled with zeros, which the mask covers."""
+    return torch.from_numpy(np.stack([np.pad(r, (0, length - len(r))) for r in rows]))
+
+
+@dataclass(frozen=True)
+class FrozenEpisodes:
+    """The episodes [start, start + count) of a source: replayable anywhere, known by a hash.
+
+    Attributes:
+        source: a split of classes, or a family of tasks.
+        spec: way, shot and query.
+        count: number of episodes.
+        seed: chooses the sequence of episodes.
+        start: the first counter.
+    """
+
+    source: Split | TaskFamily
+    spec: EpisodeSpec
+    count: int
+    seed: int = 0
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        self.spec.check(self.source)
+
+    @property
+    def hash(self) -> str:
+        """Identifies these very episodes: data, spec, seed and range."""
+        parts: Any = [str(episode_key(self.source, self.spec, self.seed)), self.start, self.count]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def batches(self, size: int) -> Iterator[Episode]:
+        """The episodes in meta-batches of at most `size` tasks."""
+        stop = self.start + self.count
+        for first in range(self.start, stop, size):
+            yield draw(self.source, self.spec, self.seed, range(first, min(first + size, stop)))

@@ -1,0 +1,78 @@
+"""What an episode looks like: way, shot, query, and how uneven tasks may be."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from kshot.datasets.base import Split, TaskFamily
+from kshot.errors import EpisodeError
+
+Range = int | tuple[int, int]
+"""A number, or the two ends (both included) between which each task draws its own."""
+
+
+@dataclass(frozen=True)
+class EpisodeSpec:
+    """The shape of the episodes.
+
+    Attributes:
+        way: classes per task; ignored by task families without classes.
+        shot: support examples per class.
+        query: query examples per class.
+        imbalanced: where `shot` is a range, draw it for each class instead of for each task.
+    """
+
+    way: Range = 5
+    shot: Range = 1
+    query: int = 15
+    imbalanced: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("way", self.way, 2),
+            ("shot", self.shot, 1),
+            ("query", self.query, 0),
+        ):
+            low, high = bounds(value)
+            if not least <= low <= high:
+                raise EpisodeError(
+                    f"{name}={value} cannot be drawn: give a number of at least {least}, "
+                    "or a range (low, high) that starts there."
+                )
+        if self.imbalanced and isinstance(self.shot, int):
+            raise EpisodeError(
+                f"imbalanced episodes need a range of shots, such as shot=(1, {self.shot + 4})."
+            )
+
+    def check(self, source: Split | TaskFamily) -> None:
+        """Raise EpisodeError if `source` cannot give such episodes."""
+        if not isinstance(source, Split):
+            if not isinstance(self.shot, int):
+                raise EpisodeError(f"{source.name} has no classes: give one shot, not {self.shot}.")
+            return
+        way, need = bounds(self.way)[1], bounds(self.shot)[1] + self.query
+        if way > len(source.sizes):
+            raise EpisodeError(
+                f"way={way} needs {way} classes, but {source.name} has {len(source.sizes)}: "
+                "lower the way or choose another split."
+            )
+        if need > min(source.sizes):
+            small = source.classes[source.sizes.index(min(source.sizes))]
+            raise EpisodeError(
+                f"shot + query = {need} examples per class, but class {small!r} of {source.name} "
+                f"has {min(source.sizes)}: lower shot or query."
+            )
+
+    def describe(self) -> str:
+        """Such as `5-way 1-shot`."""
+        way, shot = ("-".join(map(str, dict.fromkeys(bounds(v)))) for v in (self.way, self.shot))
+        return f"{way}-way {shot}-shot" + (" imbalanced" if self.imbalanced else "")
+
+    def as_dict(self) -> dict[str, object]:
+        """The fields, for records and keys."""
+        return asdict(self)
+
+
+def bounds(value: Range) -> tuple[int, int]:
+    """The least and the greatest value of a number or a range."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -1,0 +1,229 @@
+"""Batch normalisation whose statistics are always one task's, never the meta-batch's.
+
+The layer has no policy of its own. Outside any context it behaves as PyTorch's `BatchNorm`; a
+learner states where the statistics come from with the context managers of this module:
+
+    with batch_statistics(groups):        each group of rows is normalised by its own statistics
+    with batch_statistics() as seen:      one group; `seen` collects each layer's statistics ...
+    with given_statistics(seen):          ... so that other rows can be normalised by them
+    with running_statistics():            those accumulated in training, or pretrained
+
+The context is a `ContextVar`, so threads that serve different learners do not meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Normalization = Literal["task", "joint", "support", "frozen"]
+"""Where the statistics of a task's examples come from (design of the library, "Normalisation"):
+
+- `task`: the batch being forwarded, support when adapting and queries when scoring: transductive;
+- `joint`: support and query together in meta-training, running statistics afterwards;
+- `support`: the support's statistics, for the queries too;
+- `frozen`: running statistics always (a pretrained network's).
+"""
+
+Statistics = tuple[Tensor, Tensor]
+"""Mean and biased variance, each `(groups, channels)`."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which group (task) each row of a flattened batch belongs to.
+
+    Attributes:
+        ids: `(rows,)`, the group of each row.
+        count: the number of groups.
+    """
+
+    ids: Tensor
+    count: int
+
+
+@dataclass
+class _Context:
+    source: Literal["batch", "given", "running"]
+    groups: Groups | None = None
+    update: bool = False
+    seen: list[Statistics] = field(default_factory=list)
+    collect: bool = False
+    given: Iterator[Statistics] = iter(())
+
+
+_context: ContextVar[_Context | None] = ContextVar("kshot_norm", default=None)
+
+
+@contextmanager
+def _using(context: _Context) -> Iterator[_Context]:
+    token = _context.set(context)
+    try:
+        yield context
+    finally:
+        _context.reset(token)
+
+
+@contextmanager
+def batch_statistics(
+    groups: Groups | None = None, *, update: bool = False, collect: bool = False
+) -> Iterator[list[Statistics]]:
+    """Normalise each group of rows by its own statistics.
+
+    Args:
+        groups: the rows' groups; None makes the whole batch one group.
+        update: also move the running statistics (by the mean over groups).
+        collect: fill the yielded list with each layer's statistics, in the order of the calls.
+    """
+    with _using(_Context("batch", groups, update, collect=collect)) as context:
+        yield context.seen
+
+
+@contextmanager
+def given_statistics(
+    statistics: Sequence[Statistics], groups: Groups | None = None
+) -> Iterator[None]:
+    """Normalise by statistics that `batch_statistics(collect=True)` has collected."""
+    with _using(_Context("given", groups, given=iter(statistics))):
+        yield
+
+
+@contextmanager
+def running_statistics() -> Iterator[None]:
+    """Normalise by the running statistics, in training mode as well."""
+    with _using(_Context("running")):
+        yield
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over the rows of one task (Ioffe and Szegedy 2015).
+
+    Input `(rows, channels, *positions)`, output of the same shape. Parameters and buffers carry
+    PyTorch's names, so that its weights load unchanged.
+
+    Args:
+        channels: size of axis 1.
+        eps: added to the variance.
+        momentum: weight of a new batch in the running statistics.
+        scale: learn a factor per channel (`weight`). MAML's own code has none.
+        shift: learn an offset per channel (`bias`).
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        scale: bool = True,
+        shift: bool = True,
+    ) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.register_parameter("weight", nn.Parameter(torch.ones(channels)) if scale else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if shift else None)
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` by the statistics that the context asks for."""
+        context = _context.get() or _Context("batch" if self.training else "running", update=True)
+        if context.source == "running":
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        if context.source == "given":
+            return self._normalise(x, next(context.given), context.groups)
+        if context.groups is None and not context.collect:
+            mean, var = (self.running_mean, self.running_var) if context.update else (None, None)
+            return F.batch_norm(
+                x, mean, var, self.weight, self.bias, True, self.momentum, self.eps
+            )
+        statistics = _statistics(x, context.groups)
+        if context.collect:
+            context.seen.append(statistics)
+        if context.update:
+            self._move_running(x, statistics)
+        return self._normalise(x, statistics, context.groups)
+
+    def _normalise(self, x: Tensor, statistics: Statistics, groups: Groups | None) -> Tensor:
+        mean, var = statistics
+        factor = (var + self.eps).rsqrt()
+        if self.weight is not None:
+            factor = factor * self.weight
+        offset = -mean * factor
+        if self.bias is not None:
+            offset = offset + self.bias
+        return x * _per_row(factor, x, groups) + _per_row(offset, x, groups)
+
+    @torch.no_grad()
+    def _move_running(self, x: Tensor, statistics: Statistics) -> None:
+        mean, var = (s.detach().mean(0) for s in statistics)
+        count = x[:, 0].numel() / statistics[0].shape[0]
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var * count / max(count - 1, 1), self.momentum)
+
+
+def _per_row(values: Tensor, x: Tensor, groups: Groups | None) -> Tensor:
+    """`(groups, channels)` values in a shape that broadcasts against the rows of `x`."""
+    rows = values if groups is None else values[groups.ids]
+    return rows.reshape(rows.shape + (1,) * (x.dim() - 2))
+
+
+def _group_mean(x: Tensor, groups: Groups | None) -> Tensor:
+    """Mean over each group's rows and all positions, `(groups, channels)`."""
+    rows = x.flatten(2).mean(2) if x.dim() > 2 else x
+    if groups is None:
+        return rows.mean(0, keepdim=True)
+    size = torch.bincount(groups.ids, minlength=groups.count).to(x.dtype).unsqueeze(1)
+    return rows.new_zeros(groups.count, rows.shape[1]).index_add(0, groups.ids, rows) / size
+
+
+def _statistics(x: Tensor, groups: Groups | None) -> Statistics:
+    mean = _group_mean(x, groups)
+    return mean, _group_mean((x - _per_row(mean, x, groups)) ** 2, groups)
+
+
+_FOREIGN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether any layer normalises over the batch, so that a policy matters."""
+    return any(isinstance(m, (BatchNorm, *_FOREIGN)) for m in module.modules())
+
+
+def convert_batch_norm(module: nn.Module) -> list[str]:
+    """Replace PyTorch's batch-normalisation layers, in place, by this module's.
+
+    Parameters and running statistics are kept. Returns the names of the layers replaced.
+    """
+    replaced = []
+    for name, child in list(module.named_modules()):
+        if not isinstance(child, _FOREIGN) or not name:
+            continue
+        parent = module.get_submodule(name.rpartition(".")[0])
+        ours = BatchNorm(
+            child.num_features,
+            eps=child.eps,
+            momentum=0.1 if child.momentum is None else child.momentum,
+            scale=child.affine,
+            shift=child.affine,
+        )
+        ours.weight, ours.bias = child.weight, child.bias
+        if child.running_mean is not None and child.running_var is not None:
+            ours.running_mean, ours.running_var = child.running_mean, child.running_var
+        setattr(parent, name.rpartition(".")[2], ours)
+        replaced.append(name)
+    return replaced

@@ -1,0 +1,147 @@
+"""What travels between the layers: labelled examples, episodes, Gaussian predictions.
+
+Axes are always `(tasks, examples, *features)`. Examples are not sorted by class and labels are
+carried, never regenerated. Where tasks are uneven, a mask says which examples are real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Features = Any
+"""A tensor, or a dict of tensors, whose leading axes are shared."""
+
+T = TypeVar("T")
+
+
+def map_features(fn: Callable[[Tensor], Tensor], x: Features) -> Features:
+    """Apply `fn` to the tensor, or to each tensor of the dict."""
+    return {k: fn(v) for k, v in x.items()} if isinstance(x, dict) else fn(x)
+
+
+def first_tensor(x: Features) -> Tensor:
+    """The tensor, or the first one of the dict: enough to ask for leading axes and device."""
+    tensor: Tensor = next(iter(x.values())) if isinstance(x, dict) else x
+    return tensor
+
+
+class Gaussian(NamedTuple):
+    """A prediction with its uncertainty; both `(tasks, queries, *values)`."""
+
+    mean: Tensor
+    std: Tensor
+
+
+Output = Tensor | Gaussian
+"""Logits `(tasks, queries, way)`, values `(tasks, queries, *values)`, or a `Gaussian`."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled examples of a meta-batch of tasks.
+
+    Attributes:
+        x: features, `(tasks, examples, *features)`, or a dict of such tensors.
+        y: integer labels `(tasks, examples)`, or floating values `(tasks, examples, *values)`.
+        mask: `(tasks, examples)`, True where the example is real; None if all are.
+        way: classes of the widest task; 0 for regression.
+    """
+
+    x: Features
+    y: Tensor
+    mask: Tensor | None = None
+    way: int = 0
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return self.y.shape[0]
+
+    @property
+    def size(self) -> int:
+        """Number of examples per task, padding included."""
+        return self.y.shape[1]
+
+    @property
+    def real(self) -> Tensor:
+        """The mask, or one that is True everywhere."""
+        return self.y.new_ones(self.y.shape[:2], dtype=torch.bool) if self.mask is None else self.mask
+
+    def with_x(self, x: Features) -> Examples:
+        """The same labels and mask on other features (for example, embedded ones)."""
+        return replace(self, x=x)
+
+    def one_hot(self, dtype: torch.dtype) -> Tensor:
+        """Labels as `(tasks, examples, way)`; rows of padding are zero."""
+        rows = F.one_hot(self.y, self.way).to(dtype)
+        return rows if self.mask is None else rows * self.mask.unsqueeze(-1)
+
+    def present(self) -> Tensor:
+        """`(tasks, way)`, True where a class has at least one example."""
+        return self.one_hot(torch.float32).sum(1) > 0
+
+    def flat(self) -> Features:
+        """The real examples of all tasks in one batch: `(rows, *features)`."""
+        if self.mask is None:
+            return map_features(lambda v: v.flatten(0, 1), self.x)
+        return map_features(lambda v: v[self.mask], self.x)
+
+    def unflatten(self, rows: Tensor) -> Tensor:
+        """The inverse of `flat` for any row-wise result; padding becomes zero."""
+        if self.mask is None:
+            return rows.unflatten(0, (self.tasks, self.size))
+        padded = rows.new_zeros(self.tasks, self.size, *rows.shape[1:])
+        padded[self.mask] = rows
+        return padded
+
+    def select(self, index: Tensor) -> Examples:
+        """The tasks at `index`."""
+        return replace(
+            self,
+            x=map_features(lambda v: v[index], self.x),
+            y=self.y[index],
+            mask=None if self.mask is None else self.mask[index],
+        )
+
+    def to(self, device: torch.device | str) -> Examples:
+        """The same examples on another device."""
+        return replace(
+            self,
+            x=map_features(lambda v: v.to(device), self.x),
+            y=self.y.to(device),
+            mask=None if self.mask is None else self.mask.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One draw of support and query for each task of a meta-batch.
+
+    Attributes:
+        support: what the learner may learn from.
+        query: what it is asked afterwards.
+        key: `(tasks,)` int64, the episodes' counters: mini-batches and dropout are functions of it.
+    """
+
+    support: Examples
+    query: Examples
+    key: Tensor
+
+    @property
+    def way(self) -> int:
+        """Classes of the widest task; 0 for regression."""
+        return self.support.way
+
+    def select(self, index: Tensor) -> Episode:
+        """The tasks at `index`."""
+        return Episode(self.support.select(index), self.query.select(index), self.key[index])
+
+    def to(self, device: torch.device | str) -> Episode:
+        """The same episode on another device."""
+        return Episode(self.support.to(device), self.query.to(device), self.key.to(device))

@@ -1,2 +1,64 @@
-"""kshot"""
+"""Meta-learning for PyTorch: learn, over many tasks, how to learn a new one from a few examples.
+
+Names are imported when they are first used, so that `import kshot` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+_WHERE = {
+    "CNP": "learners.cnp",
+    "MAML": "learners.maml",
+    "SNAIL": "learners.snail",
+    "TIM": "learners.tim",
+    "Dataset": "datasets",
+    "Episode": "types",
+    "EpisodeSpec": "episodes",
+    "Examples": "types",
+    "FrozenEpisodes": "episodes",
+    "MetaLSTM": "learners.meta_lstm",
+    "MetaLearner": "learners",
+    "NearestNeighbour": "learners.nearest_neighbour",
+    "ProtoNet": "learners.protonet",
+    "Reptile": "learners.reptile",
+    "draw": "episodes",
+    "evaluate": "evaluation",
+    "load": "datasets",
+    "load_run": "training",
+    "meta_train": "training",
+}
+_MODULES = {"datasets", "engine", "episodes", "errors", "functional", "learners", "nn", "testing"}
+
+__all__ = [*_WHERE, "__version__"]
+
+if TYPE_CHECKING:
+    from kshot.datasets import Dataset, load
+    from kshot.episodes import EpisodeSpec, FrozenEpisodes, draw
+    from kshot.evaluation import evaluate
+    from kshot.learners import MetaLearner
+    from kshot.learners.cnp import CNP
+    from kshot.learners.maml import MAML
+    from kshot.learners.meta_lstm import MetaLSTM
+    from kshot.learners.nearest_neighbour import NearestNeighbour
+    from kshot.learners.protonet import ProtoNet
+    from kshot.learners.reptile import Reptile
+    from kshot.learners.snail import SNAIL
+    from kshot.learners.tim import TIM
+    from kshot.training import load_run, meta_train
+    from kshot.types import Episode, Examples
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"kshot.{_WHERE[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"kshot.{name}")
+    raise AttributeError(f"module 'kshot' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_MODULES])

@@ -119,6 +119,13 @@ class Examples:
         )
 
 
+def unlabelled(x: Features, mask: Tensor | None = None) -> Examples:
+    """Examples without labels: `(tasks, examples, *features)`; every label reads 0."""
+    first = first_tensor(x)
+    labels = torch.zeros(first.shape[:2], dtype=torch.int64, device=first.device)
+    return Examples(x, labels, mask)
+
+
 @dataclass(frozen=True)
 class Episode:
     """One draw of support and query for each task of a meta-batch.

@@ -10,6 +10,7 @@ import torch
 
 from kshot import philox
 from kshot.datasets.base import Dataset
+from kshot.datasets.catalogue import Entry
 from kshot.types import Episode, Examples
 
 
@@ -61,12 +62,22 @@ def _spread(
     return low + (high - low) * unit
 
 
-def sinusoid() -> Dataset:
-    """Sine waves of random amplitude and phase: the same endless family for every split."""
+def load_sinusoid() -> Dataset:
+    """Sine waves of random amplitude and phase: an endless family, other tasks in each split."""
     return Dataset(
         "sinusoid",
         {split: Sinusoids(f"sinusoid/{split}") for split in ("train", "val", "test")},
-        about="sine waves, amplitude 0.1 to 5, phase 0 to pi (regression)",
-        source="generated; Finn et al. 2017",
-        licence="none needed",
+        sinusoid.about,
+        sinusoid.source,
+        sinusoid.licence,
     )
+
+
+sinusoid = Entry(
+    load_sinusoid,
+    about="sine waves, amplitude 0.1 to 5, phase 0 to pi (regression)",
+    size="endless tasks",
+    splits=("train", "val", "test"),
+    source="generated, as in Finn et al. 2017",
+    licence="none needed",
+)

@@ -1,0 +1,73 @@
+"""One published method, one short file; and the table of all that are installed."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import entry_points
+from typing import Any
+
+from torch import nn
+
+from kshot.errors import ConfigError, unknown
+from kshot.learners.base import Head, MetaLearner, Predictor, TaskShape
+
+__all__ = [
+    "Head",
+    "MetaLearner",
+    "Predictor",
+    "TaskShape",
+    "build_learner",
+    "learner_class",
+    "learner_names",
+    "learner_options",
+]
+
+# What a recipe does not set, because the tasks or the encoder decide it.
+_DECIDED_BY_TASKS = {"features", "way", "length", "y_shape"}
+
+
+def learner_names() -> list[str]:
+    """The learners of kshot and of every installed package that offers some."""
+    return sorted({point.name for point in entry_points(group="kshot.learners")})
+
+
+def learner_class(name: str) -> type[MetaLearner]:
+    """The learner of that name.
+
+    Raises:
+        ConfigError: if none has it.
+    """
+    found = {point.name: point for point in entry_points(group="kshot.learners")}
+    if name not in found:
+        raise unknown("learner", name, found)
+    loaded: type[MetaLearner] = found[name].load()
+    return loaded
+
+
+def learner_options(cls: type[MetaLearner]) -> dict[str, Any]:
+    """The options that a recipe may set, with their defaults."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    return {
+        p.name: p.default
+        for p in parameters
+        if p.kind is p.KEYWORD_ONLY and p.name not in _DECIDED_BY_TASKS
+    }
+
+
+def build_learner(
+    name: str, encoder: nn.Module, shape: TaskShape, options: dict[str, Any]
+) -> MetaLearner:
+    """The learner of that name for tasks of this shape.
+
+    Raises:
+        ConfigError: for an unknown learner or option, or an impossible value.
+    """
+    cls = learner_class(name)
+    known = learner_options(cls)
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of the learner {name}", option, known)
+    try:
+        return cls.for_tasks(encoder, shape, **options)
+    except TypeError as error:
+        raise ConfigError(f"the learner {name} cannot be built so: {error}.") from error

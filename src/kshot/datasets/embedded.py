@@ -1,0 +1,112 @@
+"""The data sets that need no download: `glyphs` (rendered) and `digits` (scikit-learn's)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from rich.progress import Progress
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from kshot.datasets import glyphs as renderer
+from kshot.datasets.base import Dataset, Split
+from kshot.datasets.catalogue import Entry
+from kshot.files import atomic
+
+SAMPLES = renderer.SAMPLES
+
+
+def cache_folder() -> Path:
+    """Where data are kept between runs: `KSHOT_CACHE`, or the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kshot"
+    return Path(os.environ.get("KSHOT_CACHE") or default)
+
+
+def _glyphs_file() -> Path:
+    return cache_folder() / f"glyphs-{renderer.VERSION}.safetensors"
+
+
+def load_glyphs() -> Dataset:
+    """Letters of many scripts, `(1, 28, 28)` bytes, ink bright; made once and cached.
+
+    Returns:
+        Splits `train`, `val` and `test`, disjoint by script; 20 samples of each class.
+    """
+    path = _glyphs_file()
+    if not path.exists():
+        with Progress(transient=True) as bar:
+            task = bar.add_task("Rendering glyphs (once)", total=1.0)
+            _render_to(path, lambda done: bar.update(task, completed=done))
+    with safe_open(str(path), framework="pt") as file:
+        images = file.get_tensor("images").unsqueeze(1)
+        classes = json.loads(file.metadata()["classes"])
+    splits = {}
+    for name in ("train", "val", "test"):
+        chosen = [i for i, split in enumerate(classes["split"]) if split == name]
+        rows = (torch.tensor(chosen)[:, None] * SAMPLES + torch.arange(SAMPLES)).flatten()
+        splits[name] = Split(
+            f"glyphs/{name}",
+            images[rows],
+            (SAMPLES,) * len(chosen),
+            tuple(classes["names"][i] for i in chosen),
+        )
+    return Dataset("glyphs", splits, glyphs.about, glyphs.source, glyphs.licence)
+
+
+def _render_to(path: Path, progress: Callable[[float], None]) -> None:
+    made = renderer.render(progress)
+    classes = {"names": made.names, "scripts": made.scripts, "split": made.split}
+    with atomic(path) as temporary:
+        save_file({"images": made.images}, str(temporary), {"classes": json.dumps(classes)})
+
+
+def load_digits(flat: bool = False) -> Dataset:
+    """Handwritten digits, `(1, 28, 28)` bytes with glyphs' polarity, all in the split `test`.
+
+    Args:
+        flat: give the 64 raw grey values (0 to 1) of the 8x8 originals instead of images.
+    """
+    from sklearn import datasets as sklearn_datasets
+
+    found = sklearn_datasets.load_digits()
+    order = np.argsort(found.target, kind="stable")
+    grey = found.images[order].astype(np.float32) / 16
+    if flat:
+        x = torch.from_numpy(grey.reshape(-1, 64))
+    else:
+        images = [
+            np.asarray(Image.fromarray((g * 255).astype(np.uint8)).resize((20, 20), Image.BICUBIC))
+            for g in grey
+        ]
+        # A margin as in glyphs, whose ink does not touch the border.
+        x = F.pad(torch.from_numpy(np.stack(images)).unsqueeze(1), (4, 4, 4, 4))
+    sizes = tuple(np.bincount(found.target).tolist())
+    split = Split("digits/test", x, sizes, tuple(str(i) for i in range(10)))
+    return Dataset("digits", {"test": split}, digits.about, digits.source, digits.licence)
+
+
+glyphs = Entry(
+    load_glyphs,
+    about="letters of many scripts, one class per shape, 28x28",
+    size="",
+    splits=("train", "val", "test"),
+    source="rendered from the fonts that matplotlib ships (DejaVu, STIX, Computer Modern)",
+    licence="images made here; the fonts' licences allow it (Bitstream Vera, OFL, BaKoMa)",
+    present=lambda: _glyphs_file().exists(),
+)
+
+digits = Entry(
+    load_digits,
+    about="handwritten digits 0 to 9, 28x28: a real target domain without a download",
+    size="10 classes, 1,797 examples",
+    splits=("test",),
+    source="scikit-learn's load_digits (UCI, Alpaydin and Kaynak 1998)",
+    licence="CC BY 4.0 (UCI)",
+)

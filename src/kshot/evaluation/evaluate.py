@@ -1,0 +1,194 @@
+"""Score a learner on frozen episodes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kshot.datasets.base import Split, TaskFamily
+from kshot.episodes import EpisodeSpec, FrozenEpisodes
+from kshot.episodes.spec import Range, bounds
+from kshot.errors import EpisodeError
+from kshot.evaluation.record import Result, mean_interval
+from kshot.learners.base import MetaLearner
+from kshot.types import Episode, Examples, Features, Gaussian, Output, map_features
+
+ROWS_PER_FORWARD = 2000
+"""Examples that are embedded at a time: enough to be fast, few enough for any machine."""
+
+Z90 = 1.6448536269514722
+"""Half-width, in standard deviations, of a Gaussian's central 90 % interval."""
+
+
+def evaluate(
+    learner: MetaLearner,
+    source: Split | TaskFamily,
+    *,
+    way: Range = 5,
+    shot: Range = 1,
+    query: int = 15,
+    episodes: int = 1000,
+    seed: int = 0,
+    name: str | None = None,
+    meta_steps: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Result:
+    """Accuracy (or squared error) over frozen episodes, with its 95 % interval.
+
+    Args:
+        learner: left as it was; evaluated on the device of its parameters.
+        source: a split of classes, or a family of tasks.
+        way: classes per task.
+        shot: support examples per class.
+        query: queries per class.
+        episodes: how many; the same seed gives the same ones.
+        seed: of the episodes.
+        name: for tables; the learner's class by default.
+        meta_steps: outer steps behind the learner, for the record.
+        progress: called with episodes done and episodes in all.
+
+    Raises:
+        EpisodeError: if the source cannot give such episodes, or nothing would be asked.
+    """
+    spec = EpisodeSpec(way, shot, query)
+    if query < 1:
+        raise EpisodeError(f"query={query}: evaluation needs at least 1 query per class.")
+    frozen = FrozenEpisodes(source, spec, episodes, seed)
+    scores = score_episodes(learner, frozen, progress)
+    metric = next(iter(scores))
+    mean, interval = mean_interval(scores[metric])
+    return Result(
+        name=name or type(learner).__name__,
+        metric=metric,
+        mean=mean,
+        interval=interval,
+        std=float(scores[metric].std(ddof=1)),
+        episodes=episodes,
+        task=spec.describe() if isinstance(source, Split) else f"{bounds(shot)[0]}-shot",
+        spec=spec.as_dict(),
+        source=source.name,
+        episode_hash=frozen.hash,
+        seed=seed,
+        transductive=learner.transductive,
+        normalization=learner.normalization,
+        meta_steps=meta_steps,
+        extra={k: float(v.mean()) for k, v in scores.items() if k != metric},
+        values=scores[metric],
+    )
+
+
+def score_episodes(
+    learner: MetaLearner,
+    frozen: FrozenEpisodes,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, NDArray[np.float64]]:
+    """One value per episode and metric; the first metric is the main one."""
+    was_training = learner.training
+    learner.eval()
+    try:
+        with torch.no_grad():
+            learner, frozen = _embed_once(learner, frozen)
+            return _score(learner, frozen, progress)
+    finally:
+        learner.train(was_training)
+
+
+def _score(
+    learner: MetaLearner, frozen: FrozenEpisodes, progress: Callable[[int, int], None] | None
+) -> dict[str, NDArray[np.float64]]:
+    per_task = bounds(frozen.spec.way)[1] * (bounds(frozen.spec.shot)[1] + frozen.spec.query)
+    size = max(1, ROWS_PER_FORWARD // per_task)
+    device = device_of(learner)
+    parts: dict[str, list[Tensor]] = {}
+    done = 0
+    for episode in frozen.batches(size):
+        scores = metrics(learner(episode.to(device)), episode.to(device).query)
+        for metric, values in scores.items():
+            parts.setdefault(metric, []).append(values.double().cpu())
+        done += len(episode.key)
+        if progress is not None:
+            progress(done, frozen.count)
+    return {metric: torch.cat(values).numpy() for metric, values in parts.items()}
+
+
+def metrics(output: Output, query: Examples) -> dict[str, Tensor]:
+    """Each task's mean score over its real queries, by metric."""
+    real = query.real
+
+    def mean(values: Tensor) -> Tensor:
+        per_query = values.flatten(2).mean(2) if values.dim() > 2 else values
+        return (per_query * real).sum(1) / real.sum(1)
+
+    if isinstance(output, Gaussian):
+        error = (output.mean - query.y).abs()
+        return {
+            "mse": mean(error**2),
+            "coverage_90": mean((error <= Z90 * output.std).to(error.dtype)),
+        }
+    if query.y.is_floating_point():
+        return {"mse": mean((output - query.y) ** 2)}
+    return {"accuracy": mean((output.argmax(-1) == query.y).double())}
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the module's parameters are; the CPU for a module without any."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
+def _embed_once(
+    learner: MetaLearner, frozen: FrozenEpisodes
+) -> tuple[MetaLearner, FrozenEpisodes]:
+    """Where it is cheaper and changes nothing: embed the split once, then only index features."""
+    source, spec = frozen.source, frozen.spec
+    if not isinstance(source, Split) or isinstance(learner.encoder, nn.Identity):
+        return learner, frozen
+    asked = frozen.count * bounds(spec.way)[1] * (bounds(spec.shot)[1] + spec.query)
+    if asked < sum(source.sizes) or not learner.pointwise:
+        return learner, frozen
+    features = embed_split(learner, source)
+    alone = learner.embed(_rows(source, slice(0, 1)).to(device_of(learner)))[0][0].cpu()
+    if not torch.allclose(features[:1], alone, rtol=1e-3, atol=1e-4):
+        return learner, frozen
+    return on_features(learner), FrozenEpisodes(
+        source.with_x(features), spec, frozen.count, frozen.seed, frozen.start
+    )
+
+
+def embed_split(learner: MetaLearner, split: Split) -> Tensor:
+    """Every example of the split, embedded: `(examples, features)`, on the CPU."""
+    device = device_of(learner)
+    total = sum(split.sizes)
+    pieces = [
+        learner.embed(_rows(split, slice(i, i + ROWS_PER_FORWARD)).to(device))[0][0].cpu()
+        for i in range(0, total, ROWS_PER_FORWARD)
+    ]
+    return torch.cat(pieces)
+
+
+def _rows(split: Split, rows: slice) -> Examples:
+    x: Features = split.prepare(map_features(lambda v: v[rows], split.x))
+    x = map_features(lambda v: v.unsqueeze(0), x)
+    return Examples(x, split.labels()[rows].unsqueeze(0))
+
+
+def on_features(learner: MetaLearner) -> MetaLearner:
+    """The same learner behind its encoder: it takes embedded examples. Weights are shared."""
+    twin = copy.copy(learner)
+    twin._modules = {**learner._modules, "encoder": nn.Identity()}
+    return twin
+
+
+def predictions(learner: MetaLearner, episode: Episode) -> Output:
+    """What an evaluated learner answers; nothing changes."""
+    was_training = learner.training
+    learner.eval()
+    try:
+        with torch.no_grad():
+            return learner(episode.to(device_of(learner)))  # type: ignore[no-any-return]
+    finally:
+        learner.train(was_training)

@@ -1,0 +1,116 @@
+"""A result is a record: the number, its interval, and everything needed to obtain it again."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import kshot
+from kshot.errors import EpisodeError
+
+
+def mean_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and half-width of the 95 % interval over episodes, `1.96 s / sqrt(n)`.
+
+    Raises:
+        EpisodeError: for fewer than two values, which have no interval.
+    """
+    if len(values) < 2:
+        raise EpisodeError(f"an interval needs at least 2 episodes, not {len(values)}.")
+    return float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values)))
+
+
+@dataclass(frozen=True)
+class Result:
+    """One learner's score on one frozen set of episodes.
+
+    Attributes:
+        name: of what was evaluated.
+        metric: `accuracy` (0 to 1) or `mse`.
+        mean: over the episodes.
+        interval: half-width of the 95 % interval over the episodes.
+        std: standard deviation over the episodes.
+        episodes: their number.
+        task: such as `5-way 1-shot`.
+        spec: way, shot and query.
+        source: data set and split.
+        episode_hash: identifies the very episodes.
+        seed: of the episodes.
+        transductive: whether queries may influence each other's answers.
+        normalization: where batch statistics came from.
+        meta_steps: outer steps that the learner was trained for.
+        extra: further means over the episodes, such as the coverage of an interval.
+        versions: of Python and the packages that matter.
+        commit: of kshot's source, where it is a git checkout.
+        command: what was run.
+        values: one value per episode; not part of the record on disk.
+    """
+
+    name: str
+    metric: str
+    mean: float
+    interval: float
+    std: float
+    episodes: int
+    task: str
+    spec: dict[str, object]
+    source: str
+    episode_hash: str
+    seed: int
+    transductive: bool
+    normalization: str
+    meta_steps: int
+    extra: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+    commit: str | None = field(default_factory=lambda: source_commit())
+    command: str = field(default_factory=lambda: command())
+    values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as it is stored."""
+        fields = asdict(self)
+        del fields["values"]
+        return fields
+
+    def __str__(self) -> str:
+        if self.metric == "accuracy":
+            return f"{100 * self.mean:.2f} ± {100 * self.interval:.2f} %"
+        return f"{self.mean:.3f} ± {self.interval:.3f}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and the packages that decide a number."""
+    return {
+        "kshot": kshot.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+def source_commit() -> str | None:
+    """The commit of kshot's source, with `+` where files differ from it; None if installed."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "-s", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def command() -> str:
+    """The command line, without the folders of the program."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

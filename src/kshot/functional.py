@@ -1,0 +1,94 @@
+"""The formulas as plain functions, for those who write their own loop.
+
+Everything takes and gives tensors with the task axis first, and nothing keeps state.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kshot.engine.inner import inner_update
+
+__all__ = [
+    "class_means",
+    "cosine_similarity",
+    "inner_update",
+    "masked_logits",
+    "mean_loss",
+    "prototypical_logits",
+    "prototypical_loss",
+    "squared_distances",
+]
+
+
+def class_means(z: Tensor, one_hot: Tensor) -> Tensor:
+    """Mean embedding of each class: `c_k = 1/|S_k| sum f(x_i)` (Prototypical Networks, eq. 1).
+
+    Args:
+        z: embeddings, `(tasks, examples, features)`.
+        one_hot: labels, `(tasks, examples, way)`; all-zero rows are left out.
+
+    Returns:
+        `(tasks, way, features)`; a class without examples gets zeros.
+    """
+    count = one_hot.sum(1).clamp_min(1).unsqueeze(-1)
+    return one_hot.transpose(1, 2) @ z / count
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Euclidean distances, no square root: `(tasks, n, d), (tasks, m, d) -> (tasks, n, m)`."""
+    cross = a @ b.transpose(1, 2)
+    lengths = (a * a).sum(-1).unsqueeze(2) + (b * b).sum(-1).unsqueeze(1)
+    return (lengths - 2 * cross).clamp_min(0)
+
+
+def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Cosines of the angles: `(tasks, n, d), (tasks, m, d) -> (tasks, n, m)`."""
+    return F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).transpose(1, 2)
+
+
+def prototypical_logits(z_query: Tensor, prototypes: Tensor) -> Tensor:
+    """`-||f(x) - c_k||^2` (Prototypical Networks, eq. 2): `(tasks, queries, way)`."""
+    return -squared_distances(z_query, prototypes)
+
+
+def prototypical_loss(
+    z_support: Tensor, y_support: Tensor, z_query: Tensor, y_query: Tensor, way: int
+) -> Tensor:
+    """Cross-entropy of the queries under the prototypes of the support (the same paper, alg. 1).
+
+    Args:
+        z_support: embeddings `(tasks, examples, features)`, in any order.
+        y_support: labels `(tasks, examples)`.
+        z_query: embeddings `(tasks, queries, features)`.
+        y_query: labels `(tasks, queries)`.
+        way: number of classes.
+    """
+    prototypes = class_means(z_support, F.one_hot(y_support, way).to(z_support.dtype))
+    logits = prototypical_logits(z_query, prototypes)
+    return F.cross_entropy(logits.flatten(0, 1), y_query.flatten())
+
+
+def masked_logits(logits: Tensor, present: Tensor) -> Tensor:
+    """Logits with the ways that a task does not have at the dtype's least value.
+
+    Args:
+        logits: `(..., queries, way)`.
+        present: `(..., way)`, True where the class exists. Not -inf, whose gradient is NaN.
+    """
+    return logits.masked_fill(~present.unsqueeze(-2), torch.finfo(logits.dtype).min)
+
+
+def mean_loss(losses: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over each task's real examples, then over tasks: every task weighs the same.
+
+    Args:
+        losses: `(tasks, examples, ...)`.
+        mask: `(tasks, examples)` or None.
+    """
+    per_example = losses.flatten(2).mean(2) if losses.dim() > 2 else losses
+    if mask is None:
+        return per_example.mean()
+    return ((per_example * mask).sum(1) / mask.sum(1)).mean()

@@ -1,0 +1,286 @@
+"""The contract that every method fits: a shared encoder and a head that learns from a support set.
+
+    Episode -> encoder (slow, one forward for the whole meta-batch)
+            -> head.fit(support) -> state (fast)  -> head.predict(state, query) -> output
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kshot.errors import ConfigError, EpisodeError
+from kshot.functional import mean_loss
+from kshot.nn.norm import (
+    Groups,
+    Normalization,
+    Statistics,
+    batch_statistics,
+    convert_batch_norm,
+    given_statistics,
+    has_batch_norm,
+    running_statistics,
+)
+from kshot.types import Episode, Examples, Features, Gaussian, Output, unlabelled
+
+TaskKind = Literal["classification", "regression"]
+
+
+class TaskShape(NamedTuple):
+    """What a learner has to know of its tasks before it is built.
+
+    Attributes:
+        x_shape: shape of one example's features.
+        way: classes per task; 0 for regression.
+        length: the longest support set, in examples.
+        y_shape: shape of one value, for regression.
+    """
+
+    x_shape: tuple[int, ...]
+    way: int
+    length: int
+    y_shape: tuple[int, ...] = ()
+
+
+class Head(nn.Module):
+    """Learns from embedded support sets, one state per task.
+
+    Attributes:
+        transductive: whether `fit` is given the queries.
+    """
+
+    transductive: bool = False
+
+    def fit(self, support: Examples, *, query: Examples | None = None, key: Tensor) -> Any:
+        """The state that each task's support set decides.
+
+        Args:
+            support: embedded support sets.
+            query: embedded, unlabelled queries; only transductive heads receive them.
+            key: `(tasks,)`, the episodes' counters.
+
+        Returns:
+            A tree of tensors, task axis first. Nothing is stored on the module.
+        """
+        raise NotImplementedError
+
+    def predict(self, state: Any, x: Features, mask: Tensor | None = None) -> Output:
+        """Outputs for embedded queries `(tasks, queries, *features)`."""
+        raise NotImplementedError
+
+    def loss(self, output: Output, query: Examples) -> Tensor:
+        """Cross-entropy, squared error, or the Gaussian's negative log-likelihood; a scalar."""
+        return mean_loss(example_losses(output, query.y), query.mask)
+
+
+def example_losses(output: Output, y: Tensor) -> Tensor:
+    """One loss per example (or per value): by what the output and the target are."""
+    if isinstance(output, Gaussian):
+        return -torch.distributions.Normal(output.mean, output.std).log_prob(y)
+    if y.is_floating_point():
+        return (output - y) ** 2
+    losses = F.cross_entropy(output.flatten(0, -2), y.flatten(), reduction="none")
+    return losses.reshape(y.shape)
+
+
+class Adapted(NamedTuple):
+    """What one support set per task has decided: the head's state and the norm statistics."""
+
+    head: Any
+    statistics: tuple[Statistics, ...]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """An adapted learner: call it on new examples `(tasks, queries, *features)`."""
+
+    learner: MetaLearner
+    state: Adapted
+
+    def __call__(self, x: Features, mask: Tensor | None = None) -> Output:
+        """Logits, values or a Gaussian for each query."""
+        return self.learner.predict(self.state, x, mask)
+
+
+class MetaLearner(nn.Module):
+    """An encoder shared by all tasks and a head that is fitted to each.
+
+    Args:
+        encoder: from `(rows, *features)` to `(rows, features)`; sees real examples only.
+        head: what learns from a support set.
+        normalization: where the encoder's batch statistics come from.
+
+    Attributes:
+        tasks: the kinds of task that the method is for.
+        symmetric: permuting a task's classes permutes the logits and changes nothing else.
+        order_free: the order of the support does not matter.
+    """
+
+    tasks: ClassVar[tuple[TaskKind, ...]] = ("classification",)
+    symmetric: ClassVar[bool] = True
+    order_free: ClassVar[bool] = True
+
+    def __init__(
+        self, encoder: nn.Module, head: Head, *, normalization: Normalization = "joint"
+    ) -> None:
+        super().__init__()
+        replaced = convert_batch_norm(encoder)
+        if replaced:
+            warnings.warn(
+                f"{len(replaced)} BatchNorm layer(s) replaced by kshot.nn.BatchNorm, whose "
+                f"statistics are one task's (normalization={normalization!r}): "
+                f"{', '.join(replaced[:3])}{', ...' if len(replaced) > 3 else ''}.",
+                stacklevel=3,
+            )
+        if normalization not in ("task", "joint", "support", "frozen"):
+            raise ConfigError(
+                f"normalization={normalization!r} is none of 'task', 'joint', 'support', 'frozen'."
+            )
+        self.encoder, self.head = encoder, head
+        self.normalization: Normalization = normalization
+
+    @classmethod
+    def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:
+        """The learner for tasks of this shape, as recipes build it."""
+        return cls(encoder, **options)
+
+    @property
+    def transductive(self) -> bool:
+        """Whether one query's answer may change with the other queries."""
+        by_norm = self.normalization == "task" and has_batch_norm(self)
+        return self.head.transductive or by_norm
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether an example's embedding, after meta-training, depends on it alone."""
+        return self.normalization in ("joint", "frozen") or not has_batch_norm(self.encoder)
+
+    def adapt(
+        self,
+        support: Examples,
+        unlabelled: Examples | None = None,
+        *,
+        key: Tensor | None = None,
+    ) -> Predictor:
+        """Learn the tasks of `support`; the learner itself does not change.
+
+        Args:
+            support: labelled examples, `(tasks, examples, *features)`.
+            unlabelled: queries, for transductive learners.
+            key: `(tasks,)`, the episodes' counters; 0, 1, ... by default.
+
+        Returns:
+            What answers queries.
+
+        Raises:
+            EpisodeError: if a transductive learner gets no queries, or the tasks are of a kind
+                that the learner is not for.
+        """
+        self._check_kind(support)
+        if self.head.transductive and unlabelled is None:
+            raise EpisodeError(
+                f"{type(self).__name__} is transductive: it learns from the queries too. "
+                "Call adapt(support, unlabelled=queries)."
+            )
+        z, statistics = self.embed(support)
+        query = None
+        if self.head.transductive and unlabelled is not None:
+            query = unlabelled.with_x(self.embed(unlabelled, statistics)[0])
+        key = _default_key(support) if key is None else key
+        return Predictor(
+            self, Adapted(self.head.fit(support.with_x(z), query=query, key=key), statistics)
+        )
+
+    def predict(self, state: Adapted, x: Features, mask: Tensor | None = None) -> Output:
+        """Outputs of adapted tasks for queries `(tasks, queries, *features)`."""
+        z, _ = self.embed(unlabelled(x, mask), state.statistics)
+        return self.head.predict(state.head, z, mask)
+
+    def forward(self, episode: Episode) -> Output:
+        """Adapt to the support and answer the query."""
+        hidden = unlabelled(episode.query.x, episode.query.mask)
+        predictor = self.adapt(episode.support, hidden, key=episode.key)
+        return predictor(episode.query.x, episode.query.mask)
+
+    def loss(self, episode: Episode) -> Tensor:
+        """The meta-training objective, a scalar: the query loss after adapting to the support."""
+        self._check_kind(episode.support)
+        support, query = self.embed_episode(episode)
+        hidden = unlabelled(query.x, query.mask) if self.head.transductive else None
+        state = self.head.fit(support, query=hidden, key=episode.key)
+        return self.head.loss(self.head.predict(state, query.x, query.mask), query)
+
+    def embed_episode(self, episode: Episode) -> tuple[Examples, Examples]:
+        """Support and query embedded for meta-training, in one forward where they share it."""
+        support, query = episode.support, episode.query
+        if self.normalization != "joint" or not self.training:
+            z, statistics = self.embed(support)
+            return support.with_x(z), query.with_x(self.embed(query, statistics)[0])
+        both = [support, query]
+        rows = [part.flat() for part in both]
+        with batch_statistics(_groups(both), update=True):
+            z = self.encoder(_concatenate(rows))
+        counts = [int(part.real.sum()) for part in both]
+        parts = [p.with_x(p.unflatten(zp)) for p, zp in zip(both, z.split(counts), strict=True)]
+        return parts[0], parts[1]
+
+    def embed(
+        self, examples: Examples, statistics: tuple[Statistics, ...] = ()
+    ) -> tuple[Tensor, tuple[Statistics, ...]]:
+        """Embed as at meta-test; returns the statistics that queries may have to share.
+
+        Args:
+            examples: of any tasks; padding does not enter the encoder.
+            statistics: the support's, where the policy is `support`.
+        """
+        if isinstance(self.encoder, nn.Identity):
+            return cast(Tensor, examples.x), ()
+        rows = examples.flat()
+        if self.normalization in ("joint", "frozen"):
+            with running_statistics():
+                return examples.unflatten(self.encoder(rows)), ()
+        groups = _groups([examples])
+        if statistics:
+            with given_statistics(statistics, groups):
+                return examples.unflatten(self.encoder(rows)), statistics
+        collect = self.normalization == "support"
+        with batch_statistics(groups, collect=collect) as seen:
+            z = examples.unflatten(self.encoder(rows))
+        return z, tuple(seen)
+
+    def _check_kind(self, support: Examples) -> None:
+        kind: TaskKind = "regression" if support.y.is_floating_point() else "classification"
+        if kind not in self.tasks:
+            raise EpisodeError(
+                f"{type(self).__name__} is for {' and '.join(self.tasks)}, "
+                f"but these tasks are {kind}."
+            )
+        if kind == "classification" and support.way < 2:
+            raise EpisodeError(
+                f"way={support.way}: say how many classes the tasks have, Examples(x, y, way=...)."
+            )
+
+
+def _default_key(support: Examples) -> Tensor:
+    return torch.arange(support.tasks, device=support.y.device)
+
+
+def _groups(parts: list[Examples]) -> Groups | None:
+    """The task of each row of the flattened parts; None where there is one task."""
+    tasks = parts[0].tasks
+    if tasks == 1:
+        return None
+    numbers = torch.arange(tasks, device=parts[0].y.device).unsqueeze(1)
+    ids = [numbers.expand(tasks, part.size)[part.real] for part in parts]
+    return Groups(torch.cat(ids), tasks)
+
+
+def _concatenate(rows: list[Features]) -> Features:
+    if isinstance(rows[0], dict):
+        return {name: torch.cat([r[name] for r in rows]) for name in rows[0]}
+    return torch.cat(rows)

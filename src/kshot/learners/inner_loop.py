@@ -1,0 +1,223 @@
+"""The head of every gradient-based method: a network whose fast weights move on the support."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from kshot import philox
+from kshot.engine import (
+    Engine,
+    GradientMode,
+    UpdateRule,
+    Weights,
+    adapt_weights,
+    choose_engine,
+    even_groups,
+    join_groups,
+    over_tasks,
+)
+from kshot.engine.tasks import task_slice
+from kshot.errors import ConfigError, EpisodeError
+from kshot.functional import masked_logits
+from kshot.learners.base import Head, TaskShape, example_losses
+from kshot.nn import output_size
+from kshot.nn.norm import (
+    BatchNorm,
+    Normalization,
+    Statistics,
+    batch_statistics,
+    convert_batch_norm,
+    given_statistics,
+    running_statistics,
+)
+from kshot.types import Examples, Features, unlabelled
+
+Reduction = Literal["mean", "sum/shot"]
+"""Of the inner loss: its mean, or, as in MAML's code, its sum divided by the shot (way x mean)."""
+
+
+class FastWeights(NamedTuple):
+    """The state: the adapted weights, the support's norm statistics, the classes present."""
+
+    weights: Weights
+    statistics: tuple[Statistics, ...]
+    present: Tensor | None
+
+
+class InnerLoop(Head):
+    """Adapts the fast part of `net` to each support set by an update rule.
+
+    Args:
+        net: from `(rows, *features)` to `(rows, way)` logits or `(rows, *values)`.
+        rule: how the fast weights move; a module if it has weights of its own.
+        steps: inner steps in meta-training.
+        test_steps: inner steps otherwise; as in meta-training by default.
+        gradient: how the outer loop sees the inner gradient, in meta-training.
+        fast: which parameters move, by name; all by default. The rest is slow.
+        normalization: `task`, `support` or `frozen`.
+        reduction: of the inner loss.
+        batch_size: examples per inner step, drawn by the episode's key; the whole support if None.
+        engine: how to run over tasks.
+
+    Raises:
+        ConfigError: for negative steps, or a policy that needs a joint batch.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        rule: UpdateRule,
+        *,
+        steps: int,
+        test_steps: int | None = None,
+        gradient: GradientMode = "unrolled",
+        fast: Callable[[str], bool] = lambda name: True,
+        normalization: Normalization = "task",
+        reduction: Reduction = "mean",
+        batch_size: int | None = None,
+        engine: Engine = "auto",
+    ) -> None:
+        super().__init__()
+        convert_batch_norm(net)
+        if steps < 0 or (test_steps or 0) < 0:
+            raise ConfigError(f"inner steps cannot be negative: {steps} and {test_steps}.")
+        if normalization == "joint":
+            raise ConfigError(
+                "normalization='joint' needs support and query in one batch, which an inner loop "
+                "over the whole network has not: choose 'task', 'support' or 'frozen'."
+            )
+        if reduction not in ("mean", "sum/shot"):
+            raise ConfigError(f"reduction={reduction!r} is neither 'mean' nor 'sum/shot'.")
+        self.net, self.rule = net, rule
+        self.steps, self.test_steps = steps, steps if test_steps is None else test_steps
+        self.gradient: GradientMode = gradient
+        self.fast_names = [name for name, _ in net.named_parameters() if fast(name)]
+        self.normalization, self.reduction, self.batch_size = normalization, reduction, batch_size
+        self.engine: Engine = engine
+
+    def fast_weights(self) -> Weights:
+        """Where the fast weights start."""
+        parameters = dict(self.net.named_parameters())
+        return {name: parameters[name] for name in self.fast_names}
+
+    def fit(self, support: Examples, *, query: Examples | None = None, key: Tensor) -> FastWeights:
+        """Run the inner loop for each task."""
+        present = None
+        if not support.y.is_floating_point():
+            self._check_way(support)
+            present = support.present()
+        engine = choose_engine(self.engine, list(self.fast_weights().values()))
+        steps = self.steps if self.training else self.test_steps
+        indices, states = [], []
+        for index, (part,) in even_groups(support):
+            batches = self._batches(part.size, steps, key[index])
+            present_here = None if present is None else present[index]
+            states.append(
+                over_tasks(self._fit_task, part.x, part.y, present_here, batches, engine=engine)
+            )
+            indices.append(index)
+        weights, statistics = join_groups(indices, states)
+        return FastWeights(weights, statistics, present)
+
+    def predict(self, state: FastWeights, x: Features, mask: Tensor | None = None) -> Tensor:
+        """Logits `(tasks, queries, way)` or values `(tasks, queries, *values)`."""
+        engine = choose_engine(self.engine, list(state.weights.values()))
+        indices, outputs = [], []
+        for index, (part,) in even_groups(unlabelled(x, mask)):
+            fast = task_slice((state.weights, state.statistics), index)
+            outputs.append(over_tasks(self._predict_task, *fast, part.x, engine=engine))
+            indices.append(index)
+        output: Tensor = join_groups(indices, outputs)
+        if state.present is None:
+            return output
+        return masked_logits(output[..., : state.present.shape[1]], state.present)
+
+    def _fit_task(
+        self, x: Features, y: Tensor, present: Tensor | None, batches: Tensor | None
+    ) -> tuple[Weights, tuple[Statistics, ...]]:
+        steps = self.steps if self.training else self.test_steps
+        # In MAML's code the inner loss is the sum over the support divided by the shot.
+        factor = 1.0
+        if present is not None and self.reduction == "sum/shot":
+            factor = float(present.shape[0])
+
+        def loss(weights: Weights, k: int) -> Tensor:
+            rows = slice(None) if batches is None else batches[k]
+            output = self._forward(weights, task_slice(x, rows))
+            if present is not None:
+                output = masked_logits(output[:, : present.shape[0]], present)
+            return factor * example_losses(output, y[rows]).mean()
+
+        weights = adapt_weights(
+            loss,
+            self.fast_weights(),
+            self.rule,
+            steps,
+            gradient=self.gradient if self.training else "none",
+        )
+        if self.normalization != "support":
+            return weights, ()
+        with batch_statistics(collect=True) as seen:
+            functional_call(self.net, weights, (x,))
+        return weights, tuple(seen)
+
+    def _forward(self, weights: Weights, x: Features) -> Tensor:
+        """The network on one task's batch, normalised by that batch or by running statistics."""
+        frozen = self.normalization == "frozen"
+        with running_statistics() if frozen else batch_statistics():
+            output: Tensor = functional_call(self.net, weights, (x,))
+        return output
+
+    def _predict_task(
+        self, weights: Weights, statistics: tuple[Statistics, ...], x: Features
+    ) -> Tensor:
+        if not statistics:
+            return self._forward(weights, x)
+        with given_statistics(statistics):
+            output: Tensor = functional_call(self.net, weights, (x,))
+        return output
+
+    def _batches(self, size: int, steps: int, key: Tensor) -> Tensor | None:
+        """Row numbers `(tasks, steps, batch)`: reshuffled passes over the support, cut in pieces."""
+        if self.batch_size is None or self.batch_size >= size or steps == 0:
+            return None
+        need = steps * self.batch_size
+        passes = -(-need // size)
+        base = philox.key_of("batches")
+        rows = [
+            philox.permutation(philox.words(base, i, passes * size).reshape(passes, size))
+            for i in key.tolist()
+        ]
+        order = np.stack([r.reshape(-1)[:need].reshape(steps, self.batch_size) for r in rows])
+        return torch.from_numpy(order).to(key.device)
+
+    def _check_way(self, support: Examples) -> None:
+        outputs = [m.out_features for m in self.net.modules() if isinstance(m, nn.Linear)]
+        if outputs and support.way > outputs[-1]:
+            raise EpisodeError(
+                f"way={support.way}, but the network ends in {outputs[-1]} outputs: build it for "
+                f"way={support.way}, or use a learner that serves any way, such as ProtoNet."
+            )
+
+
+def with_linear_head(encoder: nn.Module, shape: TaskShape) -> nn.Sequential:
+    """The encoder with a linear layer for the tasks' classes or values on top."""
+    outputs = shape.way or int(np.prod(shape.y_shape))
+    return nn.Sequential(encoder, nn.Linear(output_size(encoder, shape.x_shape), outputs))
+
+
+def norm_parameters(net: nn.Module) -> set[str]:
+    """Names of the batch-normalisation parameters."""
+    convert_batch_norm(net)
+    norms: list[tuple[str, Any]] = [
+        (name, m) for name, m in net.named_modules() if isinstance(m, BatchNorm)
+    ]
+    return {
+        f"{name}.{p}".lstrip(".") for name, m in norms for p, _ in m.named_parameters(recurse=False)
+    }

@@ -1,0 +1,199 @@
+"""SNAIL, a simple neural attentive learner (Mishra et al. 2018)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kshot.errors import EpisodeError
+from kshot.functional import masked_logits
+from kshot.learners.base import Head, MetaLearner, TaskKind, TaskShape
+from kshot.nn import output_size
+from kshot.nn.norm import Normalization
+from kshot.types import Examples, Features
+
+
+class DenseBlock(nn.Module):
+    """Causal convolution of kernel 2, gated, concatenated to its input (the paper, fig. 2a)."""
+
+    def __init__(self, channels: int, dilation: int, filters: int) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.now = nn.Linear(channels, 2 * filters)
+        self.before = nn.Linear(channels, 2 * filters, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A whole sequence, `(tasks, length, channels)`."""
+        earlier = F.pad(x, (0, 0, self.dilation, 0))[:, : x.shape[1]]
+        return self._join(x, earlier)
+
+    def last(self, x: Tensor, past: Tensor) -> Tensor:
+        """The position after `past`, for each query alone: `(tasks, queries, channels)`."""
+        if past.shape[1] < self.dilation:
+            return self._join(x, torch.zeros_like(x))
+        return self._join(x, past[:, -self.dilation].unsqueeze(1).expand_as(x))
+
+    def _join(self, x: Tensor, earlier: Tensor) -> Tensor:
+        value, gate = (self.now(x) + self.before(earlier)).chunk(2, -1)
+        return torch.cat([x, torch.tanh(value) * torch.sigmoid(gate)], -1)
+
+
+class AttentionBlock(nn.Module):
+    """Causal single-head attention, concatenated to its input (the paper, fig. 2c)."""
+
+    def __init__(self, channels: int, keys: int, values: int) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(channels, keys), nn.Linear(channels, keys)
+        self.value = nn.Linear(channels, values)
+
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+        """A whole sequence; `real` is `(tasks, length)`."""
+        causal = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+        scores = self.query(x) @ self.key(x).transpose(1, 2) / math.sqrt(self.key.out_features)
+        scores = scores.masked_fill(~(causal & real.unsqueeze(1)), torch.finfo(x.dtype).min)
+        return torch.cat([x, scores.softmax(-1) @ self.value(x)], -1)
+
+    def last(self, x: Tensor, past: Tensor, real: Tensor) -> Tensor:
+        """The position after `past`, for each query alone: it sees the past and itself."""
+        q = self.query(x)
+        scores = torch.cat(
+            [q @ self.key(past).transpose(1, 2), (q * self.key(x)).sum(-1, keepdim=True)], -1
+        ) / math.sqrt(self.key.out_features)
+        seen = F.pad(real, (0, 1), value=True).unsqueeze(1)
+        weights = scores.masked_fill(~seen, torch.finfo(x.dtype).min).softmax(-1)
+        read = weights[..., :-1] @ self.value(past) + weights[..., -1:] * self.value(x)
+        return torch.cat([x, read], -1)
+
+
+class Sequence(NamedTuple):
+    """The state: what each block has seen of the support, which positions are real, the ways."""
+
+    past: list[Tensor]
+    real: Tensor
+    present: Tensor
+
+
+class SnailHead(Head):
+    """Reads the support as a sequence of (embedding, label); each query is the next position."""
+
+    def __init__(self, features: int, *, way: int, length: int, filters: int) -> None:
+        super().__init__()
+        self.way, self.length = way, length
+        channels, blocks = features + way, list[nn.Module]()
+
+        def attention(keys: int, values: int) -> None:
+            nonlocal channels
+            blocks.append(AttentionBlock(channels, keys, values))
+            channels += values
+
+        def convolutions() -> None:
+            nonlocal channels
+            for i in range(1, math.ceil(math.log2(length + 1)) + 1):
+                blocks.append(DenseBlock(channels, 2**i, filters))
+                channels += filters
+
+        # The paper's trunk for filters = 128.
+        attention(filters // 2, filters // 4)
+        convolutions()
+        attention(2 * filters, filters)
+        convolutions()
+        attention(4 * filters, 2 * filters)
+        self.blocks, self.out = nn.ModuleList(blocks), nn.Linear(channels, way)
+
+    def fit(self, support: Examples, *, query: Examples | None = None, key: Tensor) -> Sequence:
+        """Run the trunk over the support and keep each block's input."""
+        length = int(support.real.sum(1).max())
+        if support.way > self.way or length > self.length:
+            raise EpisodeError(
+                f"this SNAIL reads at most {self.length} support examples of {self.way} classes, "
+                f"but a task has {length} of {support.way}: build it for longer tasks."
+            )
+        x = torch.cat([support.x, F.pad(support.one_hot(support.x.dtype), (0, self.way - support.way))], -1)
+        # Padding goes to the left, where the causal convolutions see zeros in any case.
+        order = torch.argsort(support.real.int(), dim=1, stable=True).unsqueeze(-1)
+        x, real = x.gather(1, order.expand_as(x)), support.real.gather(1, order.squeeze(-1))
+        past = []
+        for block in self.blocks:
+            past.append(x)
+            x = block(x, real) if isinstance(block, AttentionBlock) else block(x)
+            x = x * real.unsqueeze(-1)
+        return Sequence(past, real, support.present())
+
+    def predict(self, state: Sequence, x: Features, mask: Tensor | None = None) -> Tensor:
+        """Logits `(tasks, queries, way)`; only the last position is computed, per query."""
+        x = F.pad(x, (0, self.way))  # a query's label reads zero
+        for block, past in zip(self.blocks, state.past, strict=True):
+            if isinstance(block, AttentionBlock):
+                x = block.last(x, past, state.real)
+            elif isinstance(block, DenseBlock):
+                x = block.last(x, past)
+        return masked_logits(self.out(x)[..., : state.present.shape[1]], state.present)
+
+
+class SNAIL(MetaLearner):
+    """SNAIL: read the support as a sequence and answer the query as its next element.
+
+    Dilated causal convolutions gather what came before, causal attention picks from it; nothing
+    is optimised at meta-test. The support's activations are computed once and kept; each query
+    runs the last position alone, so queries do not see each other.
+
+        DenseBlock(R, D): concat(x, tanh(a) * sigma(b)),  (a, b) = causal conv, dilation R
+        TCBlock(T, D):    DenseBlock(2^i, D) for i = 1 ... ceil(log2 T)
+        Attention(K, V):  concat(x, softmax(q k' / sqrt(K)) v), causally masked
+        trunk: Att, TC, Att, TC, Att, linear
+
+    Args:
+        encoder: from `(rows, *features)` to `(rows, features)`.
+        features: size of the encoder's output.
+        way: classes of the widest task.
+        length: examples of the longest support set (T is one more).
+        filters: D of the convolutions; the attentions scale with it.
+        normalization: where the encoder's batch statistics come from.
+
+    Shapes:
+        support and query `(tasks, examples, *features)`; logits `(tasks, queries, way)`.
+
+    Deviations:
+        The attention blocks' sizes follow a port of the paper (its appendix was not at hand).
+
+    Example:
+        >>> import kshot
+        >>> learner = kshot.SNAIL(kshot.nn.MLP(64), features=40, way=3, length=3, filters=16)
+        >>> digits = kshot.load("digits", flat=True)["test"]
+        >>> episode = kshot.draw(digits, kshot.EpisodeSpec(way=3), 0, [0])
+        >>> learner.adapt(episode.support)(episode.query.x).shape
+        torch.Size([1, 45, 3])
+
+    Reference:
+        @inproceedings{mishra2018snail,
+          title={A Simple Neural Attentive Meta-Learner},
+          author={Mishra, Nikhil and Rohaninejad, Mostafa and Chen, Xi and Abbeel, Pieter},
+          booktitle={International Conference on Learning Representations}, year={2018}}
+    """
+
+    tasks: ClassVar[tuple[TaskKind, ...]] = ("classification",)
+    symmetric: ClassVar[bool] = False  # labels are one-hot inputs with learned weights
+    order_free: ClassVar[bool] = False  # the support is a sequence
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        features: int,
+        way: int,
+        length: int,
+        filters: int = 128,
+        normalization: Normalization = "joint",
+    ) -> None:
+        head = SnailHead(features, way=way, length=length, filters=filters)
+        super().__init__(encoder, head, normalization=normalization)
+
+    @classmethod
+    def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:
+        """Sized for the tasks' way and support."""
+        features = output_size(encoder, shape.x_shape)
+        return cls(encoder, features=features, way=shape.way, length=shape.length, **options)

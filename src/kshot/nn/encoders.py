@@ -1,0 +1,158 @@
+"""The field's encoders: Conv4 in both of its forms, and MLP."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kshot.errors import ConfigError, unknown
+from kshot.nn.norm import BatchNorm
+
+
+class Conv4(nn.Sequential):
+    """Four blocks of 3x3 convolution, batch normalisation, 2x2 max-pool and ReLU.
+
+    Input `(rows, in_channels, height, width)`, output `(rows, features)`. Pooling stands before
+    the ReLU: the maximum commutes with it, so the function is the papers', and the ReLU has a
+    quarter of the work.
+
+    Args:
+        in_channels: 1 for grey images, 3 for colour.
+        channels: filters per block: 64 (Vinyals et al. 2016; Snell et al. 2017), 32 (Ravi and
+            Larochelle 2017; MAML on mini-ImageNet).
+        strided: MAML's Omniglot variant: stride 2 instead of pooling, mean over positions.
+        norm_scale: learn batch normalisation's factor; MAML's own code has the offset alone.
+
+    Raises:
+        ConfigError: for fewer than one channel.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        *,
+        channels: int = 64,
+        strided: bool = False,
+        norm_scale: bool = True,
+    ) -> None:
+        if channels < 1 or in_channels < 1:
+            raise ConfigError(f"Conv4 needs channels >= 1, not {channels} from {in_channels}.")
+        blocks = [
+            _block(in_channels if i == 0 else channels, channels, strided, norm_scale)
+            for i in range(4)
+        ]
+        super().__init__(*blocks, _MeanOverPositions() if strided else nn.Flatten())
+        # The layout of the weights decides that of the activations: on a CPU, 1.5 times as fast.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _block(in_channels: int, channels: int, strided: bool, norm_scale: bool) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, channels, 3, stride=2 if strided else 1, padding=1)
+    nn.init.xavier_uniform_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    pool: list[nn.Module] = [] if strided else [nn.MaxPool2d(2)]
+    return nn.Sequential(conv, BatchNorm(channels, scale=norm_scale), *pool, nn.ReLU())
+
+
+class _MeanOverPositions(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+class MLP(nn.Sequential):
+    """Linear layers, each followed by ReLU; features are flattened first.
+
+    Input `(rows, *features)`, output `(rows, hidden[-1])`.
+
+    Args:
+        in_features: size of one flattened example.
+        hidden: sizes of the layers: (40, 40) for MAML's sinusoid.
+        norm: batch normalisation before each ReLU (MAML's Omniglot MLP).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        *,
+        hidden: Sequence[int] = (40, 40),
+        norm: bool = False,
+    ) -> None:
+        if not hidden or min([*hidden, in_features]) < 1:
+            raise ConfigError(f"an MLP needs sizes >= 1, not {in_features} -> {tuple(hidden)}.")
+        layers: list[nn.Module] = [nn.Flatten()]
+        sizes = [in_features, *hidden]
+        for size, following in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(size, following), *([BatchNorm(following)] if norm else [])]
+            layers.append(nn.ReLU())
+        super().__init__(*layers)
+
+
+def output_size(encoder: nn.Module, x_shape: Sequence[int]) -> int:
+    """The number of features that `encoder` gives for one example of shape `x_shape`.
+
+    Raises:
+        ConfigError: if the encoder cannot take such an example.
+    """
+    was_training = encoder.training
+    encoder.eval()
+    parameter = next(encoder.parameters(), torch.empty(0))
+    try:
+        with torch.no_grad():
+            out = encoder(parameter.new_zeros(1, *x_shape))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the encoder cannot take examples of shape {tuple(x_shape)}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        encoder.train(was_training)
+    if out.dim() != 2:
+        raise ConfigError(
+            f"an encoder must give (rows, features), but this one gives {tuple(out.shape)} "
+            "for one example: end it with nn.Flatten()."
+        )
+    return int(out.shape[1])
+
+
+def build_encoder(name: str, x_shape: Sequence[int], options: dict[str, Any]) -> nn.Module:
+    """An encoder by name, for examples of shape `x_shape`.
+
+    Args:
+        name: `conv4`, `mlp`, or `none` for learners that bring their own.
+        x_shape: shape of one example's features.
+        options: the encoder's keyword arguments.
+
+    Raises:
+        ConfigError: for unknown names or options, or examples that it cannot take.
+    """
+    kinds: dict[str, Callable[..., nn.Module]] = {
+        "conv4": partial(Conv4, x_shape[0]),
+        "mlp": partial(MLP, math.prod(x_shape)),
+        "none": nn.Identity,
+    }
+    if name not in kinds:
+        raise unknown("encoder", name, kinds)
+    known = [
+        p.name
+        for p in inspect.signature(kinds[name]).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    ]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of the encoder {name}", option, known)
+    if name == "conv4" and len(x_shape) != 3:
+        raise ConfigError(
+            f"conv4 takes images (channels, height, width), but an example has shape "
+            f"{tuple(x_shape)}: set encoder.name=mlp."
+        )
+    try:
+        return kinds[name](**options)
+    except TypeError as error:
+        raise ConfigError(f"the encoder {name} cannot be built so: {error}.") from error

@@ -1,0 +1,83 @@
+"""From a configuration to data and a learner."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from kshot.datasets import Dataset, Split, TaskFamily
+from kshot.datasets.base import feature_shape
+from kshot.episodes import EpisodeSpec, draw
+from kshot.episodes.spec import bounds
+from kshot.errors import ConfigError
+from kshot.learners import MetaLearner, TaskShape, build_learner
+from kshot.nn import build_encoder
+from kshot.training.config import RunConfig
+
+
+def task_shape(config: RunConfig, data: Dataset) -> TaskShape:
+    """What the learner has to know of the tasks.
+
+    Raises:
+        ConfigError: if the data set has no split to train on.
+    """
+    source = source_of(data, "train")
+    if not isinstance(source, Split):
+        episode = draw(source, EpisodeSpec(shot=1, query=1), 0, [0])
+        shot = bounds(config.train.shot)[1]
+        x, y = episode.support.x, episode.support.y
+        return TaskShape(tuple(x.shape[2:]), 0, shot, tuple(y.shape[2:]))
+    way, shot = bounds(config.train.way)[1], bounds(config.train.shot)[1]
+    return TaskShape(feature_shape(source.x), way, way * shot)
+
+
+def source_of(data: Dataset, split: str) -> Split | TaskFamily:
+    """A split to train or test on.
+
+    Raises:
+        ConfigError: if the data set has none of that name.
+    """
+    if split == "train" and "train" not in data.splits:
+        raise ConfigError(
+            f"{data.name} has no split 'train' (it has {', '.join(data.splits)}): it is a target "
+            "to evaluate on; train on another data set."
+        )
+    return data[split]
+
+
+def make_learner(config: RunConfig, shape: TaskShape) -> MetaLearner:
+    """The learner with fresh weights, drawn by the run's seed.
+
+    Raises:
+        ConfigError: for unknown names or options.
+    """
+    seed_weights(config.seed)
+    encoder: nn.Module = build_encoder(config.encoder.name, shape.x_shape, config.encoder.options)
+    return build_learner(config.learner.name, encoder, shape, config.learner.options)
+
+
+def seed_weights(seed: int) -> None:
+    """Seed what draws the initial weights; episodes have their own, counted randomness."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `mps` as a device that works here.
+
+    Raises:
+        ConfigError: if this machine has no such device.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(device for device, here in available.items() if here))
+    if name not in available:
+        raise ConfigError(f"--device {name}: choose auto, cpu, cuda or mps.")
+    if not available[name]:
+        raise ConfigError(f"--device {name} is not available here: use --device auto or cpu.")
+    return torch.device(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,14 @@ class Sinusoids:
         """Identifies the ranges and the name."""
         return f"{self.name}:{self.amplitude}:{self.phase}:{self.domain}"
 
-    def parameters(self, key: int, index: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def functions(
+        self, key: int, index: Sequence[int]
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The tasks' true functions, of inputs `(tasks, examples, 1)`."""
+        amplitude, phase = self._parameters(key, index)
+        return lambda x: amplitude * torch.sin(x - phase)
+
+    def _parameters(self, key: int, index: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Amplitude and phase of the tasks, each `(tasks, 1, 1)`."""
         raw = np.stack([philox.uniform(philox.words(key, i, 2)) for i in index])
         amplitude = _spread(raw[:, :1, None], self.amplitude)
@@ -44,10 +51,9 @@ class Sinusoids:
 
     def draw(self, key: int, index: Sequence[int], shot: int, query: int) -> Episode:
         """Episodes with x and y of shape `(tasks, examples, 1)`."""
-        amplitude, phase = self.parameters(key, index)
         raw = np.stack([philox.uniform(philox.words(key, i, shot + query, 1)) for i in index])
         x = torch.from_numpy(_spread(raw[..., None], self.domain)).float()
-        y = amplitude * torch.sin(x - phase)
+        y = self.functions(key, index)(x)
         return Episode(
             Examples(x[:, :shot], y[:, :shot]),
             Examples(x[:, shot:], y[:, shot:]),

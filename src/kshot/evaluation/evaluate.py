@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -143,20 +144,31 @@ def device_of(module: nn.Module) -> torch.device:
 def _embed_once(
     learner: MetaLearner, frozen: FrozenEpisodes
 ) -> tuple[MetaLearner, FrozenEpisodes]:
-    """Where it is cheaper and changes nothing: embed the split once, then only index features."""
+    """Where it is cheaper, embed the split once; then an episode only indexes features."""
     source, spec = frozen.source, frozen.spec
-    if not isinstance(source, Split) or isinstance(learner.encoder, nn.Identity):
+    if not isinstance(source, Split):
         return learner, frozen
     asked = frozen.count * bounds(spec.way)[1] * (bounds(spec.shot)[1] + spec.query)
-    if asked < sum(source.sizes) or not learner.pointwise:
+    if asked < sum(source.sizes):
         return learner, frozen
-    features = embed_split(learner, source)
-    alone = learner.embed(_rows(source, slice(0, 1)).to(device_of(learner)))[0][0].cpu()
+    learner, source = embedded(learner, source)
+    return learner, replace(frozen, source=source)
+
+
+@torch.no_grad()
+def embedded(learner: MetaLearner, split: Split) -> tuple[MetaLearner, Split]:
+    """The learner behind its encoder, and the split embedded: the same scores, much cheaper.
+
+    Where an example's embedding depends on others (checked on the spot), or there is no encoder,
+    both come back as they are.
+    """
+    if isinstance(learner.encoder, nn.Identity) or not learner.pointwise:
+        return learner, split
+    features = embed_split(learner, split)
+    alone = learner.embed(_rows(split, slice(0, 1)).to(device_of(learner)))[0][0].cpu()
     if not torch.allclose(features[:1], alone, rtol=1e-3, atol=1e-4):
-        return learner, frozen
-    return on_features(learner), FrozenEpisodes(
-        source.with_x(features), spec, frozen.count, frozen.seed, frozen.start
-    )
+        return learner, split
+    return on_features(learner), split.with_x(features)
 
 
 def embed_split(learner: MetaLearner, split: Split) -> Tensor:

@@ -81,9 +81,14 @@ class Result:
         return fields
 
     def __str__(self) -> str:
-        if self.metric == "accuracy":
-            return f"{100 * self.mean:.2f} ± {100 * self.interval:.2f} %"
-        return f"{self.mean:.3f} ± {self.interval:.3f}"
+        return show(self.metric, self.mean, self.interval)
+
+
+def show(metric: str, value: float, interval: float | None = None) -> str:
+    """A score as people read it: accuracies in percent, the rest as it is."""
+    factor, digits, unit = (100, 2, " %") if metric == "accuracy" else (1, 3, "")
+    spread = "" if interval is None else f" ± {factor * interval:.{digits}f}"
+    return f"{factor * value:.{digits}f}{spread}{unit}"
 
 
 def versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ from kshot.episodes import EpisodeSpec, FrozenEpisodes, augment, draw
 from kshot.episodes.augment import Augmentation
 from kshot.episodes.spec import bounds
 from kshot.errors import ConfigError, DivergedError
-from kshot.evaluation import mean_interval, score_episodes
+from kshot.evaluation import mean_interval, score_episodes, show
 from kshot.learners.base import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
 from kshot.training.optim import Optimizer, make_optimizer, make_schedule
@@ -32,10 +32,13 @@ from kshot.types import Episode
 SMOOTHING = 0.95
 """Of the loss that is shown: the weight of its past."""
 
+LOG_POINTS = 100
+"""Lines of metrics that a whole run writes, validations apart."""
+
 
 @dataclass
 class Row:
-    """One line of the metrics: the state of the run at a validation point."""
+    """One line of the metrics; `validation` and `interval` where one was due."""
 
     step: int
     loss: float
@@ -50,7 +53,7 @@ class History:
     """How a meta-training went.
 
     Attributes:
-        rows: one for each validation point.
+        rows: about a hundred, and one for each validation.
         metric: what the validation measures, `accuracy` or `mse`.
         best_step: the step whose weights were kept.
         steps: outer steps run.
@@ -111,7 +114,7 @@ def meta_train(
         augmentations: applied to the training images, keyed by episode.
         seed: of the training episodes.
         device: where to train; the learner's own device by default.
-        on_row: called at each validation point, with whether it is the best so far.
+        on_row: called with each new row, and whether its weights are the best so far.
         progress: show a bar with rate, time left, loss and validation score.
 
     Raises:
@@ -139,7 +142,24 @@ def meta_train(
     scheduler = make_schedule(outer, schedule, steps)
     where = parameters[0].device
     history, best = History(), _Best(learner)
-    started, smooth, stale = time.perf_counter(), None, 0
+    started, smooth = time.perf_counter(), 0.0
+    log_every = max(1, steps // LOG_POINTS)
+
+    def settle(step: int, loss: float, rate: float, *, due: bool, judged: bool = True) -> None:
+        """Log a row; where it is due, validate (if `judged`) and keep the best weights."""
+        row = Row(step, loss, rate, time.perf_counter() - started)
+        if due and judged and validation is not None:
+            history.metric, row.validation, row.interval = _validate(learner, validation)
+        improved = due and best.offer(learner, row, history.metric)
+        history.best_step = best.step
+        history.rows.append(row)
+        if on_row is not None:
+            on_row(row, improved)
+
+    def keep_unjudged() -> None:
+        """A run that ends before its first validation keeps the weights it has; they are finite."""
+        if best.step == 0 and history.steps:
+            settle(history.steps, smooth, 0.0, due=True, judged=False)
 
     with _bar(steps, progress) as tell:
         try:
@@ -151,33 +171,26 @@ def meta_train(
                 rate = scheduler.get_last_lr()[0]
                 loss = _outer_step(learner, episode.to(where), outer, parameters, clip, step)
                 scheduler.step()
-                smooth = loss if smooth is None else SMOOTHING * smooth + (1 - SMOOTHING) * loss
-                history.steps = step + 1
-                history.seconds = time.perf_counter() - started
+                smooth = loss if step == 0 else SMOOTHING * smooth + (1 - SMOOTHING) * loss
+                history.steps, history.seconds = step + 1, time.perf_counter() - started
+                due = (step + 1) % validate_every == 0 or step + 1 == steps
+                if due or (step + 1) % log_every == 0:
+                    settle(step + 1, smooth, rate, due=due)
                 tell(history, smooth)
-                if (step + 1) % validate_every and step + 1 < steps:
-                    continue
-                row = Row(step + 1, smooth, rate, history.seconds)
-                if validation is not None:
-                    history.metric, row.validation, row.interval = _validate(learner, validation)
-                improved = best.offer(learner, row, history.metric)
-                history.rows.append(row)
-                history.best_step = best.step
-                stale = 0 if improved else stale + 1
-                if on_row is not None:
-                    on_row(row, improved)
-                tell(history, smooth)
-                if patience is not None and stale >= patience:
+                if due and patience is not None and history.steps - best.step >= (
+                    patience * validate_every
+                ):
                     history.stopped = f"no better validation in {patience} checks"
                     break
         except KeyboardInterrupt:
             history.stopped = "interrupted"
-            if validation is None:
-                best.offer(learner, Row(history.steps, smooth or 0.0, 0.0, 0.0), history.metric)
+            keep_unjudged()
+        except DivergedError:
+            keep_unjudged()
+            raise
         finally:
             best.restore(learner)
             learner.eval()
-            history.best_step = best.step
             history.seconds = time.perf_counter() - started
     return history
 
@@ -267,15 +280,10 @@ def _bar(steps: int, shown: bool) -> Iterator[Callable[[History, float], None]]:
 
         def tell(history: History, loss: float) -> None:
             rate = history.steps / max(history.seconds, 1e-9)
-            shown_score = ""
-            if history.rows and history.rows[-1].validation is not None:
-                value = history.rows[-1].validation
-                percent = history.metric == "accuracy"
-                shown_score = (
-                    f"  validation {100 * value:.1f} %" if percent else f"  validation {value:.3f}"
-                )
+            value = next((r.validation for r in history.rows[::-1] if r.validation is not None), None)
+            judged = "" if value is None else f"  validation {show(history.metric, value)}"
             bar.update(
-                task, completed=history.steps, rate=rate, loss=loss, validation=shown_score
+                task, completed=history.steps, rate=rate, loss=loss, validation=judged
             )
 
         yield tell

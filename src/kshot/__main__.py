@@ -1,0 +1,5 @@
+"""`python -m kshot`."""
+
+from kshot.cli.app import main
+
+main()

@@ -1,0 +1,149 @@
+"""The command line. Heavy imports stand inside the commands, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(
+    name="kshot",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Meta-learning: learn, over many tasks, how to learn a new one from a few examples.",
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Way = Annotated[int, typer.Option(help="Classes per task.")]
+Shot = Annotated[int, typer.Option(help="Support examples per class.")]
+Query = Annotated[int, typer.Option(help="Queries per class.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import kshot
+
+        typer.echo(f"kshot {kshot.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe's name (see `kshot recipes`) or a TOML file.")
+    ] = "protonet-glyphs",
+    settings: Annotated[
+        Optional[list[str]],  # noqa: UP045  (typer reads this form on every version)
+        typer.Option("--set", help="A changed setting, such as train.steps=100; repeatable."),
+    ] = None,
+    device: Device = "auto",
+    seed: Annotated[Optional[int], typer.Option(help="Of weights and episodes.")] = None,  # noqa: UP045
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The new run folder; runs/NAME-NUMBER by default."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Meta-train a learner, evaluate it on unseen classes, and write a report."""
+    from kshot.cli import train as command
+
+    command.train(recipe, settings or [], device, seed, out, quiet)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a `kshot train`.")],
+    dataset: Annotated[
+        Optional[str], typer.Option(help="A data set; the run's own by default.")  # noqa: UP045
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    way: Way = 5,
+    shot: Shot = 1,
+    query: Query = 15,
+    episodes: Annotated[int, typer.Option(help="How many frozen episodes.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the episodes.")] = 0,
+    device: Device = "auto",
+    json_out: Annotated[
+        Optional[Path], typer.Option("--json", help="Also write the record here.")  # noqa: UP045
+    ] = None,
+) -> None:
+    """Score a trained run on frozen episodes, beside 1-nearest-neighbour."""
+    from kshot.cli import evaluate as command
+
+    command.evaluate(run, dataset, split, way, shot, query, episodes, seed, device, json_out)
+
+
+@app.command()
+def datasets() -> None:
+    """List the data sets: size, splits, source, licence, present or not."""
+    from kshot.cli import listing
+
+    listing.datasets()
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come with kshot."""
+    from kshot.cli import listing
+
+    listing.recipes()
+
+
+@app.command()
+def episodes(
+    dataset: Annotated[str, typer.Argument(help="A data set of images.")] = "glyphs",
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    way: Way = 5,
+    shot: Shot = 1,
+    query: Query = 8,
+    count: Annotated[int, typer.Option(min=1, max=20, help="How many to draw.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of the episodes.")] = 0,
+    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("episodes.png"),
+) -> None:
+    """Draw some episodes as a picture: support | queries."""
+    from kshot.cli import episodes as command
+
+    command.episodes(dataset, split, way, shot, query, count, seed, out)
+
+
+@app.command()
+def env() -> None:
+    """Print what a bug report needs."""
+    from kshot.cli import listing
+
+    listing.env()
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's is one line and exit code 2."""
+    try:
+        app()
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        from kshot.errors import KshotError
+
+        if isinstance(error, KshotError):
+            typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+            sys.exit(2)
+        first = (str(error).splitlines() or [""])[0]
+        typer.secho(
+            f"unexpected {type(error).__name__}: {first}\n"
+            "This is a bug of kshot's: please report it with `kshot --debug ...` and `kshot env`.",
+            err=True,
+            fg=typer.colors.RED,
+        )
+        sys.exit(1)

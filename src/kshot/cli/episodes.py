@@ -1,0 +1,48 @@
+"""`kshot episodes`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
+
+from kshot.datasets import Split, load
+from kshot.datasets.base import feature_shape
+from kshot.episodes import EpisodeSpec, draw
+from kshot.errors import EpisodeError
+from kshot.evaluation.plots import episode_picture
+from kshot.files import atomic
+
+
+def episodes(
+    dataset: str, split: str, way: int, shot: int, query: int, count: int, seed: int, out: Path
+) -> None:
+    """Draw the first `count` episodes below each other."""
+    source = load(dataset)[split]
+    if not isinstance(source, Split) or len(feature_shape(source.x)) != 3:
+        raise EpisodeError(f"{dataset} has no images to draw: choose another data set.")
+    spec = EpisodeSpec(way, shot, query)
+    pictures = [
+        _pixels(episode_picture(draw(source, spec, seed, [i]), title=f"{source.name}, episode {i}"))
+        for i in range(count)
+    ]
+    page = Image.new(
+        "RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white"
+    )
+    top = 0
+    for picture in pictures:
+        page.paste(picture, (0, top))
+        top += picture.height
+    with atomic(out) as temporary:
+        page.save(temporary, format="PNG")
+    Console(highlight=False).print(f"{count} episodes ({spec.describe()}) of {source.name}: {out}")
+
+
+def _pixels(figure: Figure) -> Image.Image:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(canvas.buffer_rgba()).convert("RGB")  # type: ignore[arg-type]

@@ -1,0 +1,62 @@
+"""`kshot evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+import kshot.evaluation
+from kshot.cli.tables import result_table
+from kshot.datasets import Split, load
+from kshot.files import write_json
+from kshot.learners import MetaLearner
+from kshot.learners.nearest_neighbour import NearestNeighbour
+from kshot.training import load_run
+from kshot.training.build import pick_device
+
+
+def evaluate(
+    run: Path,
+    dataset: str | None,
+    split: str,
+    way: int,
+    shot: int,
+    query: int,
+    episodes: int,
+    seed: int,
+    device: str,
+    json_out: Path | None,
+) -> None:
+    """Score the run and the raw-input baseline on the same frozen episodes."""
+    console = Console(highlight=False)
+    loaded = load_run(run)
+    part = loaded.config.dataset
+    options = part.options if dataset in (None, part.name) else {}
+    source = load(dataset or part.name, **options)[split]
+    learner = loaded.learner.to(pick_device(device))
+    methods: list[tuple[MetaLearner, int]] = [(learner, loaded.meta_steps)]
+    if isinstance(source, Split):
+        methods.append((NearestNeighbour(), 0))
+    results = []
+    with Progress(transient=True) as bar:
+        for method, steps in methods:
+            task = bar.add_task(type(method).__name__, total=episodes)
+            results.append(
+                kshot.evaluation.evaluate(
+                    method,
+                    source,
+                    way=way,
+                    shot=shot,
+                    query=query,
+                    episodes=episodes,
+                    seed=seed,
+                    meta_steps=steps,
+                    progress=lambda done, _, task=task: bar.update(task, completed=done),
+                )
+            )
+    console.print(result_table(results))
+    if json_out is not None:
+        write_json(json_out, [r.as_dict() for r in results])
+        console.print(f"Record: {json_out}")

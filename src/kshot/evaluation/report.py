@@ -1,0 +1,121 @@
+"""A run as one HTML page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from kshot.evaluation.record import Result
+from kshot.files import atomic, write_text
+
+_PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>$title</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1f2937; max-width: 60rem;
+       margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+p.note, td.note { color: #64748b; font-size: .9rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #e2e8f0; }
+tr.first td { border-top: 2px solid #94a3b8; } td.score { font-weight: 600; }
+img { max-width: 100%; height: auto; } figure { margin: 1rem 0; }
+figcaption { color: #64748b; font-size: .9rem; }
+pre { background: #f1f5f9; padding: 1rem; overflow-x: auto; font-size: .85rem; }
+</style></head><body>
+<h1>$title</h1><p class="note">$subtitle</p>
+$body
+</body></html>
+""")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report.
+
+    Attributes:
+        heading: above it.
+        caption: below it.
+        figure: itself.
+    """
+
+    heading: str
+    caption: str
+    figure: Figure
+
+
+def write_report(
+    path: Path,
+    title: str,
+    subtitle: str,
+    results: Sequence[Result],
+    pictures: Sequence[Picture],
+    config: dict[str, Any],
+) -> None:
+    """Write the page: table first, then the pictures, then the configuration.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+    """
+    parts = [_table(results)] if results else []
+    parts += [_picture(p) for p in pictures]
+    dump = html.escape(json.dumps(config, indent=2))
+    parts.append(f"<h2>Configuration</h2><pre>{dump}</pre>")
+    body = "\n".join(parts)
+    page = _PAGE.substitute(title=html.escape(title), subtitle=html.escape(subtitle), body=body)
+    write_text(path, page)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def _picture(picture: Picture) -> str:
+    buffer = io.BytesIO()
+    picture.figure.savefig(buffer, format="png", dpi=110)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    caption = html.escape(picture.caption)
+    return (
+        f"<h2>{html.escape(picture.heading)}</h2><figure>"
+        f'<img alt="{caption}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _table(results: Sequence[Result]) -> str:
+    rows, before = [], ""
+    for result in results:
+        group = f"{result.source}, {result.task}"
+        kind = "transductive" if result.transductive else "inductive"
+        extra = ", ".join(f"{k} {v:.3f}" for k, v in result.extra.items())
+        cells = [
+            html.escape("" if group == before else group),
+            html.escape(result.name),
+            f"{result}",
+            f"{result.episodes}",
+            kind,
+            html.escape(extra),
+        ]
+        classes = ["", "", "score", "", "note", "note"]
+        tds = "".join(f'<td class="{c}">{v}</td>' for c, v in zip(classes, cells, strict=True))
+        rows.append(f'<tr class="{"first" if group != before else ""}">{tds}</tr>')
+        before = group
+    metric = "Accuracy" if results[0].metric == "accuracy" else "Mean squared error"
+    return (
+        f"<h2>Results on unseen tasks</h2><table><tr><th>task</th><th>method</th><th>{metric}</th>"
+        "<th>episodes</th><th></th><th></th></tr>" + "".join(rows) + "</table>"
+        '<p class="note">± is the half-width of the 95 % interval over episodes '
+        "(1.96 s / √n). Every method answers the same frozen episodes.</p>"
+    )

@@ -1,0 +1,132 @@
+"""The report of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from kshot.datasets import Dataset, Split
+from kshot.datasets.base import feature_shape
+from kshot.datasets.sinusoid import Sinusoids
+from kshot.episodes import EpisodeSpec, draw
+from kshot.episodes.sampler import episode_key
+from kshot.episodes.spec import bounds
+from kshot.errors import EpisodeError
+from kshot.evaluation import Result, plots, predictions
+from kshot.evaluation.evaluate import embed_split
+from kshot.evaluation.report import Picture, write_report
+from kshot.learners import MetaLearner
+from kshot.learners.inner_loop import InnerLoop
+from kshot.training.config import RunConfig
+from kshot.training.train import History
+from kshot.types import Episode, Examples
+
+SHOWN_CLASSES = 12
+SHOWN_SEED = 1
+"""Of the episodes that are drawn, apart from those that are scored."""
+
+
+def run_report(
+    folder: Path,
+    config: RunConfig,
+    learner: MetaLearner,
+    data: Dataset,
+    history: History,
+    results: list[Result],
+) -> None:
+    """Write `report.html`: the table, the curve, episodes with predictions, the embedding."""
+    learner = learner.cpu().eval()
+    pictures = [Picture("Meta-training", "Smoothed training loss, and the score on frozen "
+                        "validation episodes with 95 % intervals; the dotted line marks the "
+                        "weights that were kept.", _curve(history))]
+    test = data.splits.get("test")
+    if isinstance(test, Split) and len(feature_shape(test.x)) == 3:
+        pictures += _episode_pictures(learner, test, config)
+        if learner.pointwise:
+            pictures.append(_embedding(learner, test))
+    if isinstance(test, Sinusoids):
+        pictures.append(sinusoid_picture(learner, test, bounds(config.train.shot)[0]))
+    if results:
+        pictures.insert(0, Picture("At a glance", "95 % intervals over episodes.",
+                                   plots.result_bars(results)))
+    kind = "transductive" if learner.transductive else "inductive"
+    subtitle = (
+        f"{type(learner).__name__} ({kind}) meta-trained on {data.name} for {history.steps} steps "
+        f"in {history.seconds:.0f} s, seed {config.seed}"
+    )
+    write_report(folder / "report.html", config.name, subtitle, results, pictures,
+                 config.model_dump(mode="json"))
+
+
+def _curve(history: History) -> plots.Figure:
+    rows = history.rows
+    judged = [(r.step, r.validation, r.interval or 0.0) for r in rows if r.validation is not None]
+    return plots.training_curve(
+        [r.step for r in rows], [r.loss for r in rows], judged, history.metric, history.best_step
+    )
+
+
+def _episode_pictures(learner: MetaLearner, test: Split, config: RunConfig) -> list[Picture]:
+    way = min(5, len(test.sizes), bounds(config.train.way)[1])
+    shot = bounds(config.train.shot)[0]
+    spec = EpisodeSpec(way, shot, max(1, min(8, min(test.sizes) - shot)))
+    pictures = []
+    for i in range(2):
+        episode = draw(test, spec, SHOWN_SEED, [i])
+        try:
+            output = predictions(learner, episode)
+        except EpisodeError:  # a head built for longer or wider tasks than can be shown
+            return pictures
+        pictures.append(
+            Picture(
+                f"An unseen task ({spec.describe()})",
+                "Left: all that the learner was given. Right: what it was asked; a red frame is "
+                "a wrong answer, with the class that was answered.",
+                plots.episode_picture(episode, output),
+            )
+        )
+    return pictures
+
+
+def _embedding(learner: MetaLearner, test: Split) -> Picture:
+    # Classes spread over the split, so that several scripts or groups appear.
+    count = min(SHOWN_CLASSES, len(test.sizes))
+    chosen = torch.linspace(0, len(test.sizes) - 1, count).long()
+    labels = test.labels()
+    rows = torch.isin(labels, chosen)
+    part = Split(test.name, test.x[rows], tuple(test.sizes[i] for i in chosen),
+                 tuple(test.classes[i] for i in chosen), test.prepare)
+    with torch.no_grad():
+        features = embed_split(learner, part)
+    images = part.prepare(part.x)
+    return Picture(
+        "The embedding of unseen classes",
+        f"t-SNE of {count} classes of {test.name}, none of which was seen in meta-training.",
+        plots.embedding_map(features.flatten(1), part.labels(),
+                            images if images.shape[1] == 1 else None),
+    )
+
+
+def sinusoid_picture(learner: MetaLearner, waves: Sinusoids, shot: int) -> Picture:
+    """True functions, and what the learner makes of a few points before and after adapting."""
+    spec = EpisodeSpec(shot=shot, query=1)
+    episode = draw(waves, spec, SHOWN_SEED, range(3))
+    grid = torch.linspace(*waves.domain, 200).reshape(1, -1, 1).expand(3, -1, -1)
+    truth = waves.functions(episode_key(waves, spec, SHOWN_SEED), range(3))(grid)
+    asked = Episode(episode.support, Examples(grid, truth), episode.key)
+    fits = []
+    head = learner.head
+    if isinstance(head, InnerLoop):
+        usual = head.test_steps
+        for steps, name in ((0, "before"), (1, "1 step"), (10, "10 steps")):
+            head.test_steps = steps
+            fits.append((name, predictions(learner, asked)))
+        head.test_steps = usual
+    else:
+        fits.append((type(learner).__name__, predictions(learner, asked)))
+    return Picture(
+        "Unseen functions",
+        f"{shot} points of each function are given (triangles).",
+        plots.function_fits(asked, truth, fits),
+    )

@@ -119,11 +119,13 @@ class MetaLearner(nn.Module):
         tasks: the kinds of task that the method is for.
         symmetric: permuting a task's classes permutes the logits and changes nothing else.
         order_free: the order of the support does not matter.
+        idle: patterns of parameter names that short tasks may leave without a gradient.
     """
 
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification",)
     symmetric: ClassVar[bool] = True
     order_free: ClassVar[bool] = True
+    idle: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, encoder: nn.Module, head: Head, *, normalization: Normalization = "joint"

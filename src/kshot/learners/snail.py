@@ -178,6 +178,7 @@ class SNAIL(MetaLearner):
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification",)
     symmetric: ClassVar[bool] = False  # labels are one-hot inputs with learned weights
     order_free: ClassVar[bool] = False  # the support is a sequence
+    idle: ClassVar[tuple[str, ...]] = ("head.blocks.*.before.weight",)  # dilation > length
 
     def __init__(
         self,

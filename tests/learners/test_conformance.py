@@ -1,0 +1,75 @@
+"""Every learner through the one suite."""
+
+from collections.abc import Callable
+
+import pytest
+from torch import nn
+
+import kshot
+from kshot.learners import TaskShape
+from kshot.testing import CHECKS, FEATURES, Factory, check_learner, check_learns
+
+
+def body() -> nn.Module:
+    return kshot.nn.MLP(FEATURES, hidden=(32, 32))
+
+
+def body_with_norm() -> nn.Module:
+    return kshot.nn.MLP(FEATURES, hidden=(32, 32), norm=True)
+
+
+def of(cls: type[kshot.MetaLearner], encoder: Callable[[], nn.Module], **options: object) -> Factory:
+    return lambda shape: cls.for_tasks(encoder(), shape, **options)
+
+
+LEARNERS: dict[str, Factory] = {
+    "protonet": of(kshot.ProtoNet, body_with_norm),
+    "protonet-cosine": of(kshot.ProtoNet, body, distance="cosine"),
+    "protonet-task": of(kshot.ProtoNet, body_with_norm, normalization="task"),
+    "protonet-support": of(kshot.ProtoNet, body_with_norm, normalization="support"),
+    "maml": of(kshot.MAML, body, inner_lr=0.1, inner_steps=2),
+    "maml-norm": of(kshot.MAML, body_with_norm, inner_lr=0.4, test_steps=3),
+    "maml-support": of(kshot.MAML, body_with_norm, inner_lr=0.4, normalization="support"),
+    "fomaml": of(kshot.MAML, body, inner_lr=0.1, inner_steps=2, first_order=True),
+    "reptile": of(
+        kshot.Reptile, body, inner_lr=1e-2, inner_steps=8, test_steps=30, inner_batch=6
+    ),
+    "meta-lstm": of(kshot.MetaLSTM, body, inner_steps=4),
+    "snail": of(kshot.SNAIL, body_with_norm, filters=32),
+    "tim": of(kshot.TIM, body_with_norm, steps=60),
+    "cnp": of(kshot.CNP, nn.Identity, hidden=(64, 64, 64), decoder=(64, 64)),
+    "nearest-neighbour": lambda shape: kshot.NearestNeighbour(),
+}
+
+
+# A sequence learner needs more tasks per step than the others.
+TRAINING = {"snail": {"lr": 5e-3, "meta_batch": 16}}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("name", LEARNERS)
+def test_learner(name: str, check: Callable[[Factory], None]) -> None:
+    check(LEARNERS[name])
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_learner_learns(name: str) -> None:
+    check_learns(LEARNERS[name], **TRAINING.get(name, {}))
+
+
+def test_the_suite_can_fail() -> None:
+    """A learner that looks at other queries without saying so is caught."""
+
+    class Leaky(kshot.ProtoNet):
+        def predict(self, state, x, mask=None):  # type: ignore[no-untyped-def]
+            return super().predict(state, x - x.mean(1, keepdim=True), mask)
+
+    with pytest.raises(AssertionError, match="declared inductive"):
+        check_learner(lambda shape: Leaky(body()))
+
+
+def test_regressors_through_the_same_checks() -> None:
+    shape = TaskShape((FEATURES,), 0, 5, (1,))
+    learner = kshot.MAML.for_tasks(body(), shape, inner_lr=0.01)
+    episode = kshot.draw(kshot.testing.Planes(), kshot.EpisodeSpec(shot=5, query=7), 0, [0, 1])
+    assert learner(episode).shape == (2, 7, 1)

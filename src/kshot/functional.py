@@ -38,7 +38,7 @@ def class_means(z: Tensor, one_hot: Tensor) -> Tensor:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances, no square root: `(tasks, n, d), (tasks, m, d) -> (tasks, n, m)`."""
+    """Squared Euclidean, no root: `(tasks, n, d), (tasks, m, d) -> (tasks, n, m)`."""
     cross = a @ b.transpose(1, 2)
     lengths = (a * a).sum(-1).unsqueeze(2) + (b * b).sum(-1).unsqueeze(1)
     return (lengths - 2 * cross).clamp_min(0)

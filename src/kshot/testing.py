@@ -1,7 +1,7 @@
 """One suite that every learner passes, kshot's own and those of other packages.
 
-    from kshot.testing import check_learner
-    check_learner(lambda shape: MyLearner.for_tasks(my_encoder(), shape))
+from kshot.testing import check_learner
+check_learner(lambda shape: MyLearner.for_tasks(my_encoder(), shape))
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LEARNING_STEPS = 100
 
 @dataclass(frozen=True)
 class Planes:
-    """Regression tasks y = a sum(x) + b with a, b ~ U[-2, 2] and x ~ U[-1, 1]."""
+    """Regression tasks y = a mean(x) + b with a, b ~ U[-2, 2] and x ~ U[-1, 1]."""
 
     name: str = "planes"
     features: int = FEATURES
@@ -54,7 +54,7 @@ class Planes:
 
         x = uniform(size * self.features, 0).reshape(len(index), size, self.features)
         a, b = (2 * uniform(2, 1)).reshape(-1, 1, 1, 2).unbind(-1)
-        y = a * x.sum(-1, keepdim=True) + b
+        y = a * x.mean(-1, keepdim=True) + b
         return Episode(
             Examples(x[:, :shot].float(), y[:, :shot].float()),
             Examples(x[:, shot:].float(), y[:, shot:].float()),
@@ -109,7 +109,9 @@ def _kinds(make: Factory) -> tuple[str, ...]:
         return ("regression",)
 
 
-def _episode(source: Split | TaskFamily, tasks: int = TASKS, spec: EpisodeSpec | None = None) -> Episode:
+def _episode(
+    source: Split | TaskFamily, tasks: int = TASKS, spec: EpisodeSpec | None = None
+) -> Episode:
     episode = draw(source, spec or EpisodeSpec(WAY, SHOT, QUERY), 0, range(tasks))
     return replace(episode, support=_double(episode.support), query=_double(episode.query))
 
@@ -152,7 +154,8 @@ def check_shapes(make: Factory) -> None:
             assert part.shape == expected, f"output {tuple(part.shape)}, expected {expected}"
             assert part.dtype == dtype, f"output {part.dtype} for inputs of {dtype}"
         loss = learner.train().loss(Episode(support, query, episode.key))
-        assert loss.shape == () and loss.dtype == dtype, f"the loss is {loss}, not a scalar {dtype}"
+        assert loss.shape == (), f"the loss has shape {tuple(loss.shape)}, expected a scalar"
+        assert loss.dtype == dtype, f"the loss is {loss.dtype} for inputs of {dtype}"
 
 
 def check_batch_equals_loop(make: Factory) -> None:
@@ -162,7 +165,7 @@ def check_batch_equals_loop(make: Factory) -> None:
     single = [episode.select(torch.tensor([i])) for i in range(TASKS)]
     for mode in ("loop", "vmap"):
         if hasattr(learner.head, "engine"):
-            learner.head.engine = mode
+            learner.head.__dict__["engine"] = mode
         one_by_one = torch.cat([_answer(learner, e) for e in single])
         _same(_answer(learner, episode), one_by_one, f"meta-batch against loop, engine {mode}")
         learner.train()
@@ -188,9 +191,7 @@ def check_support_order(make: Factory) -> None:
         return
     episode = _episode(source)
     order = torch.randperm(episode.support.size, generator=torch.Generator().manual_seed(1))
-    support = replace(
-        episode.support, x=episode.support.x[:, order], y=episode.support.y[:, order]
-    )
+    support = replace(episode.support, x=episode.support.x[:, order], y=episode.support.y[:, order])
     shuffled = replace(episode, support=support)
     _same(_answer(learner, shuffled), _answer(learner, episode), "shuffled support", 1e-5)
 
@@ -215,7 +216,7 @@ def check_gradients(make: Factory) -> None:
     parameters = dict(learner.named_parameters())
     if not parameters:
         return
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     idle = [
         name
         for name, p in parameters.items()
@@ -284,12 +285,12 @@ def check_padding(make: Factory) -> None:
     for i in range(len(uneven.key)):
         alone = _cut(uneven.select(torch.tensor([i])))
         answer = _answer(learner, alone)
-        _same(
-            together[i : i + 1, : answer.shape[1], : answer.shape[2]], answer, f"padded task {i}"
-        )
+        _same(together[i : i + 1, : answer.shape[1], : answer.shape[2]], answer, f"padded task {i}")
     learner.train()
-    losses = [learner.loss(_cut(uneven.select(torch.tensor([i])))).detach()
-              for i in range(len(uneven.key))]
+    losses = [
+        learner.loss(_cut(uneven.select(torch.tensor([i])))).detach()
+        for i in range(len(uneven.key))
+    ]
     _same(learner.loss(uneven).detach(), torch.stack(losses).mean(), "loss of padded tasks")
 
 
@@ -315,15 +316,24 @@ def _cut(episode: Episode) -> Episode:
 def check_learns(make: Factory, *, lr: float = 1e-2, meta_batch: int = 8) -> None:
     """At least 90 % on separable Gaussians within 100 meta-steps.
 
-    Regressors: a squared error of at most half of the values' variance, from 3 points of a
+    Regressors: a squared error of at most a quarter of the values' variance, from 3 points of a
     function with 2 unknowns.
     """
     learner, source = make_for(make)
     learner.float()
     if any(p.requires_grad for p in learner.parameters()):
         meta_train(
-            learner, source, way=WAY, shot=SHOT, query=QUERY, steps=LEARNING_STEPS,
-            meta_batch=meta_batch, lr=lr, schedule="cosine", clip=10.0, progress=False,
+            learner,
+            source,
+            way=WAY,
+            shot=SHOT,
+            query=QUERY,
+            steps=LEARNING_STEPS,
+            meta_batch=meta_batch,
+            lr=lr,
+            schedule="cosine",
+            clip=10.0,
+            progress=False,
         )
     if isinstance(source, Split):
         result = evaluate(learner, gaussians()["test"], way=WAY, shot=SHOT, episodes=100)
@@ -331,7 +341,7 @@ def check_learns(make: Factory, *, lr: float = 1e-2, meta_batch: int = 8) -> Non
     else:
         result = evaluate(learner, source, shot=SHOT, episodes=100, seed=1)
         variance = float(_episode(source, 200).query.y.var())
-        assert result.mean <= 0.5 * variance, (
+        assert result.mean <= 0.25 * variance, (
             f"squared error {result} on linear functions of variance {variance:.2f}"
         )
 

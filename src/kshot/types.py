@@ -71,7 +71,9 @@ class Examples:
     @property
     def real(self) -> Tensor:
         """The mask, or one that is True everywhere."""
-        return self.y.new_ones(self.y.shape[:2], dtype=torch.bool) if self.mask is None else self.mask
+        if self.mask is not None:
+            return self.mask
+        return self.y.new_ones(self.y.shape[:2], dtype=torch.bool)
 
     def with_x(self, x: Features) -> Examples:
         """The same labels and mask on other features (for example, embedded ones)."""
@@ -95,7 +97,7 @@ class Examples:
     def unflatten(self, rows: Tensor) -> Tensor:
         """The inverse of `flat` for any row-wise result; padding becomes zero."""
         if self.mask is None:
-            return rows.unflatten(0, (self.tasks, self.size))
+            return rows.reshape(self.tasks, self.size, *rows.shape[1:])
         padded = rows.new_zeros(self.tasks, self.size, *rows.shape[1:])
         padded[self.mask] = rows
         return padded

@@ -18,7 +18,9 @@ def body_with_norm() -> nn.Module:
     return kshot.nn.MLP(FEATURES, hidden=(32, 32), norm=True)
 
 
-def of(cls: type[kshot.MetaLearner], encoder: Callable[[], nn.Module], **options: object) -> Factory:
+def of(
+    cls: type[kshot.MetaLearner], encoder: Callable[[], nn.Module], **options: object
+) -> Factory:
     return lambda shape: cls.for_tasks(encoder(), shape, **options)
 
 
@@ -31,9 +33,7 @@ LEARNERS: dict[str, Factory] = {
     "maml-norm": of(kshot.MAML, body_with_norm, inner_lr=0.4, test_steps=3),
     "maml-support": of(kshot.MAML, body_with_norm, inner_lr=0.4, normalization="support"),
     "fomaml": of(kshot.MAML, body, inner_lr=0.1, inner_steps=2, first_order=True),
-    "reptile": of(
-        kshot.Reptile, body, inner_lr=1e-2, inner_steps=8, test_steps=30, inner_batch=6
-    ),
+    "reptile": of(kshot.Reptile, body, inner_lr=1e-2, inner_steps=8, test_steps=30, inner_batch=6),
     "meta-lstm": of(kshot.MetaLSTM, body, inner_steps=4),
     "snail": of(kshot.SNAIL, body_with_norm, filters=32),
     "tim": of(kshot.TIM, body_with_norm, steps=60),

@@ -45,4 +45,4 @@ def _pixels(figure: Figure) -> Image.Image:
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    return Image.fromarray(canvas.buffer_rgba()).convert("RGB")  # type: ignore[arg-type]
+    return Image.fromarray(canvas.buffer_rgba()).convert("RGB")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
-import kshot.evaluation
+from kshot import evaluation
 from kshot.cli.tables import result_table
 from kshot.datasets import Split, load
 from kshot.files import write_json
@@ -44,7 +45,7 @@ def evaluate(
         for method, steps in methods:
             task = bar.add_task(type(method).__name__, total=episodes)
             results.append(
-                kshot.evaluation.evaluate(
+                evaluation.evaluate(
                     method,
                     source,
                     way=way,
@@ -53,10 +54,14 @@ def evaluate(
                     episodes=episodes,
                     seed=seed,
                     meta_steps=steps,
-                    progress=lambda done, _, task=task: bar.update(task, completed=done),
+                    progress=partial(_advance, bar, task),
                 )
             )
     console.print(result_table(results))
     if json_out is not None:
         write_json(json_out, [r.as_dict() for r in results])
         console.print(f"Record: {json_out}")
+
+
+def _advance(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)

@@ -16,8 +16,18 @@ from kshot.datasets import dataset_names, entry
 from kshot.datasets.embedded import cache_folder
 from kshot.training.config import recipe_names
 
-PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib", "pillow", "safetensors", "pydantic",
-            "typer", "rich", "tensorboard")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scikit-learn",
+    "matplotlib",
+    "pillow",
+    "safetensors",
+    "pydantic",
+    "typer",
+    "rich",
+    "tensorboard",
+)
 
 
 def datasets() -> None:

@@ -26,7 +26,8 @@ def result_table(results: Sequence[Result]) -> Table:
             table.add_row()
         shown = "" if group == before else group
         style = "bold" if group != before else ""
-        table.add_row(shown, result.name, f"[{style}]{result}[/]" if style else str(result),
-                      ", ".join(notes))
+        table.add_row(
+            shown, result.name, f"[{style}]{result}[/]" if style else str(result), ", ".join(notes)
+        )
         before = group
     return table

@@ -179,7 +179,7 @@ def _as_arrays(x: Any) -> Any:
 
 
 def _check_arrays(name: str, x: Features, labels: Sequence[Hashable]) -> None:
-    for key, tensor in (x.items() if isinstance(x, dict) else [("x", x)]):
+    for key, tensor in x.items() if isinstance(x, dict) else [("x", x)]:
         if tensor.dim() == 0 or len(tensor) != len(labels):
             count = "a single value" if tensor.dim() == 0 else f"{len(tensor)} examples"
             raise DataError(
@@ -187,8 +187,11 @@ def _check_arrays(name: str, x: Features, labels: Sequence[Hashable]) -> None:
                 "give exactly one label per example."
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            row = int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0]) if tensor.dim() > 1 \
+            row = (
+                int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0])
+                if tensor.dim() > 1
                 else int((~torch.isfinite(tensor)).nonzero()[0])
+            )
             raise DataError(
                 f"{name}: {key} holds NaN or infinity (first in example {row}): "
                 "drop or impute such examples first."
@@ -204,9 +207,7 @@ def _classes_per_split(
         return {split: list(chosen) for split, chosen in splits.items()}
     total = sum(splits.values())
     if total > 1 + 1e-9 or any(v <= 0 for v in splits.values()):
-        raise DataError(
-            f"split fractions {dict(splits)} must be positive and add up to 1 at most."
-        )
+        raise DataError(f"split fractions {dict(splits)} must be positive and add up to 1 at most.")
     order = philox.permutation(philox.words(philox.key_of("split", seed), 0, len(classes)))
     bounds = np.rint(np.cumsum(list(splits.values())) * len(classes)).astype(int)
     starts = [0, *bounds[:-1]]

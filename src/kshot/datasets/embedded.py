@@ -82,7 +82,11 @@ def load_digits(flat: bool = False) -> Dataset:
         x = torch.from_numpy(grey.reshape(-1, 64))
     else:
         images = [
-            np.asarray(Image.fromarray((g * 255).astype(np.uint8)).resize((20, 20), Image.BICUBIC))
+            np.asarray(
+                Image.fromarray((g * 255).astype(np.uint8)).resize(
+                    (20, 20), Image.Resampling.BICUBIC
+                )
+            )
             for g in grey
         ]
         # A margin as in glyphs, whose ink does not touch the border.

@@ -35,9 +35,7 @@ class Sinusoids:
         """Identifies the ranges and the name."""
         return f"{self.name}:{self.amplitude}:{self.phase}:{self.domain}"
 
-    def functions(
-        self, key: int, index: Sequence[int]
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
+    def functions(self, key: int, index: Sequence[int]) -> Callable[[torch.Tensor], torch.Tensor]:
         """The tasks' true functions, of inputs `(tasks, examples, 1)`."""
         amplitude, phase = self._parameters(key, index)
         return lambda x: amplitude * torch.sin(x - phase)

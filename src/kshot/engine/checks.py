@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -28,7 +30,7 @@ def explain_second_order(module: nn.Module, x: Tensor, error: RuntimeError) -> D
 
 def once_differentiable_layers(module: nn.Module, x: Tensor) -> list[str]:
     """Names of the innermost layers whose second derivative is not available."""
-    inputs: dict[str, tuple[object, ...]] = {}
+    inputs: dict[str, tuple[Any, Any]] = {}
     hooks = [
         child.register_forward_pre_hook(
             lambda _, args, kwargs, name=name: inputs.update({name: (args, kwargs)}),
@@ -50,9 +52,9 @@ def once_differentiable_layers(module: nn.Module, x: Tensor) -> list[str]:
     return failing
 
 
-def _twice(layer: nn.Module, args: object, kwargs: object) -> bool:
+def _twice(layer: nn.Module, args: Any, kwargs: Any) -> bool:
     """Whether the layer's output, squared, can be differentiated twice at these inputs."""
-    wrt = [p for p in layer.parameters() if p.requires_grad]
+    wrt: list[Tensor] = [p for p in layer.parameters() if p.requires_grad]
 
     def leaf(t: Tensor) -> Tensor:
         if not t.is_floating_point():
@@ -62,8 +64,10 @@ def _twice(layer: nn.Module, args: object, kwargs: object) -> bool:
 
     args, kwargs = pytree.tree_map_only(Tensor, leaf, (args, kwargs))
     with torch.enable_grad():
-        out = pytree.tree_leaves(layer(*args, **kwargs))  # type: ignore[misc]
-        total = sum((o.float() ** 2).sum() for o in out if isinstance(o, Tensor) and o.requires_grad)
+        out = pytree.tree_leaves(layer(*args, **kwargs))
+        total = sum(
+            (o.float() ** 2).sum() for o in out if isinstance(o, Tensor) and o.requires_grad
+        )
         if not isinstance(total, Tensor):
             return True
         try:

@@ -6,6 +6,7 @@ this file turns such a choice into the trajectory of the fast weights.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
@@ -160,7 +161,4 @@ def adapt_weights(
     gradient: GradientMode = "unrolled",
 ) -> Weights:
     """The end of the `trajectory`."""
-    weights = dict(fast)
-    for weights in trajectory(loss, fast, rule, steps, gradient=gradient):
-        pass
-    return weights
+    return deque(trajectory(loss, fast, rule, steps, gradient=gradient), maxlen=1).pop()

@@ -114,5 +114,3 @@ def join_groups(indices: Sequence[Tensor], trees: Sequence[Tree]) -> Tree:
 
 def _pad(x: Tensor, length: int) -> Tensor:
     return torch.cat([x, x.new_zeros(x.shape[0], length - x.shape[1], *x.shape[2:])], 1)
-
-

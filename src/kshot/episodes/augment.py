@@ -18,9 +18,7 @@ Augmentation = Callable[[Tensor, Tensor], Tensor]
 """From images `(rows, channels, height, width)` and uniforms `(rows, 4)` in [0, 1) to images."""
 
 
-def augment(
-    episode: Episode, augmentations: Sequence[Augmentation], seed: int = 0
-) -> Episode:
+def augment(episode: Episode, augmentations: Sequence[Augmentation], seed: int = 0) -> Episode:
     """Change every image of the episode; the same episode is always changed in the same way.
 
     Args:
@@ -62,7 +60,7 @@ def _augment(
 def random_affine(
     *, degrees: float = 10.0, translate: float = 0.1, scale: float = 0.1
 ) -> Augmentation:
-    """Rotation by up to `degrees`, shift by up to `translate` of the side, zoom by up to `scale`."""
+    """Rotate up to `degrees`, shift up to `translate` of the side, zoom up to `scale`."""
 
     def change(x: Tensor, unit: Tensor) -> Tensor:
         signed = 2 * unit - 1

@@ -45,9 +45,7 @@ def episode_key(source: Split | TaskFamily, spec: EpisodeSpec, seed: int) -> int
     return philox.key_of(SAMPLER_VERSION, source.fingerprint, spec.as_dict(), seed)
 
 
-def draw(
-    source: Split | TaskFamily, spec: EpisodeSpec, seed: int, index: Sequence[int]
-) -> Episode:
+def draw(source: Split | TaskFamily, spec: EpisodeSpec, seed: int, index: Sequence[int]) -> Episode:
     """The episodes at `index`, as one meta-batch.
 
     Args:

@@ -119,14 +119,18 @@ def embedding_map(features: Tensor, labels: Tensor, images: Tensor | None = None
     flat = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features.numpy())
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.add_subplot()
-    axes.scatter(*flat.T, c=labels.numpy(), cmap="tab20", s=14, alpha=0.8, linewidths=0)
+    axes.scatter(
+        flat[:, 0], flat[:, 1], c=labels.numpy(), cmap="tab20", s=14, alpha=0.8, linewidths=0
+    )
     for label in labels.unique():
         chosen = (labels == label).numpy()
         middle: NDArray[np.float64] = np.median(flat[chosen], axis=0)
         if images is not None:
             _thumbnail(axes, images[torch.from_numpy(chosen)][0, 0], middle)
         else:
-            axes.annotate(str(int(label)), middle, color=INK, ha="center", va="center")
+            axes.annotate(
+                str(int(label)), (middle[0], middle[1]), color=INK, ha="center", va="center"
+            )
     axes.axis("off")
     return figure
 
@@ -163,8 +167,13 @@ def function_fits(
             if isinstance(output, Gaussian):
                 band = 1.645 * output.std[task, :, 0]
                 axes.fill_between(grid, mean - band, mean + band, color=color, alpha=0.2, lw=0)
-        axes.plot(episode.support.x[task, :, 0], episode.support.y[task, :, 0], "v", color=WRONG,
-                  label="support")
+        axes.plot(
+            episode.support.x[task, :, 0],
+            episode.support.y[task, :, 0],
+            "v",
+            color=WRONG,
+            label="support",
+        )
         axes.spines[["top", "right"]].set_visible(False)
         if task == 0:
             axes.legend(fontsize=8, frameon=False)
@@ -175,8 +184,9 @@ def result_bars(results: Sequence[Result]) -> Figure:
     """Scores with their 95 % intervals, grouped by task."""
     groups = list(dict.fromkeys((r.source, r.task) for r in results))
     names = list(dict.fromkeys(r.name for r in results))
-    figure = Figure(figsize=(8, 0.6 + 0.55 * len(groups) * max(1, len(names) / 2)),
-                    layout="constrained")
+    figure = Figure(
+        figsize=(8, 0.6 + 0.55 * len(groups) * max(1, len(names) / 2)), layout="constrained"
+    )
     axes = figure.add_subplot()
     colors = [RIGHT, SOFT, "#cbd5e1", "#6366f1", "#f59e0b"]
     height = 0.8 / len(names)
@@ -191,8 +201,10 @@ def result_bars(results: Sequence[Result]) -> Figure:
             color=colors[n % len(colors)],
             label=name,
         )
-    axes.set_yticks([-g - 0.4 + height / 2 for g in range(len(groups))],
-                    [f"{source}\n{task}" for source, task in groups])
+    axes.set_yticks(
+        [-g - 0.4 + height / 2 for g in range(len(groups))],
+        [f"{source}\n{task}" for source, task in groups],
+    )
     axes.set_xlabel("accuracy, %" if results[0].metric == "accuracy" else "mean squared error")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)

@@ -1,7 +1,7 @@
 """The contract that every method fits: a shared encoder and a head that learns from a support set.
 
-    Episode -> encoder (slow, one forward for the whole meta-batch)
-            -> head.fit(support) -> state (fast)  -> head.predict(state, query) -> output
+Episode -> encoder (slow, one forward for the whole meta-batch)
+        -> head.fit(support) -> state (fast)  -> head.predict(state, query) -> output
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ class Head(nn.Module):
 def example_losses(output: Output, y: Tensor) -> Tensor:
     """One loss per example (or per value): by what the output and the target are."""
     if isinstance(output, Gaussian):
-        return -torch.distributions.Normal(output.mean, output.std).log_prob(y)
+        losses: Tensor = -torch.distributions.Normal(output.mean, output.std).log_prob(y)
+        return losses
     if y.is_floating_point():
         return (output - y) ** 2
-    losses = F.cross_entropy(output.flatten(0, -2), y.flatten(), reduction="none")
-    return losses.reshape(y.shape)
+    return F.cross_entropy(output.flatten(0, -2), y.flatten(), reduction="none").reshape(y.shape)
 
 
 class Adapted(NamedTuple):

@@ -184,7 +184,7 @@ class InnerLoop(Head):
         return output
 
     def _batches(self, size: int, steps: int, key: Tensor) -> Tensor | None:
-        """Row numbers `(tasks, steps, batch)`: reshuffled passes over the support, cut in pieces."""
+        """Row numbers `(tasks, steps, batch)`: reshuffled passes over the support, cut up."""
         if self.batch_size is None or self.batch_size >= size or steps == 0:
             return None
         need = steps * self.batch_size

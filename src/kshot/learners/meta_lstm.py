@@ -17,7 +17,7 @@ PREPROCESS_P = 10.0
 
 
 def preprocess(x: Tensor) -> Tensor:
-    """(log|x| / p, sign x) for |x| >= e^-p, else (-1, e^p x), with p = 10 (the paper, appendix A)."""
+    """(log|x| / p, sign x) for |x| >= e^-p, else (-1, e^p x); p = 10 (appendix A)."""
     large = x.abs() >= math.exp(-PREPROCESS_P)
     log = torch.where(large, x, torch.ones_like(x)).abs().log() / PREPROCESS_P
     first = torch.where(large, log, -torch.ones_like(x))
@@ -65,9 +65,7 @@ class LSTMRule(nn.Module):
         """theta_t = f_t * theta_(t-1) - i_t * gradient, all coordinates at once."""
         theta = torch.cat([w.flatten() for w in fast.values()]).unsqueeze(1)
         grad = torch.cat([grads[n].flatten() for n in fast])
-        seen = torch.cat(
-            [preprocess(loss).expand(len(grad), 2), preprocess(grad), state.h], dim=1
-        )
+        seen = torch.cat([preprocess(loss).expand(len(grad), 2), preprocess(grad), state.h], dim=1)
         i, f, o, g = self.read(seen).chunk(4, dim=1)
         cell = torch.sigmoid(f) * state.cell + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(cell)

@@ -96,5 +96,7 @@ class Reptile(MetaLearner):
         self._check_kind(episode.support)
         trained = self.head.fit(episode.support, key=episode.key).weights
         start = self.head.fast_weights()
-        distances = [((start[n] - phi.detach()) ** 2).flatten(1).sum(1) for n, phi in trained.items()]
+        distances = [
+            ((start[n] - phi.detach()) ** 2).flatten(1).sum(1) for n, phi in trained.items()
+        ]
         return 0.5 * torch.stack(distances).sum(0).mean()

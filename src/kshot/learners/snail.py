@@ -112,7 +112,9 @@ class SnailHead(Head):
                 f"this SNAIL reads at most {self.length} support examples of {self.way} classes, "
                 f"but a task has {length} of {support.way}: build it for longer tasks."
             )
-        x = torch.cat([support.x, F.pad(support.one_hot(support.x.dtype), (0, self.way - support.way))], -1)
+        x = torch.cat(
+            [support.x, F.pad(support.one_hot(support.x.dtype), (0, self.way - support.way))], -1
+        )
         # Padding goes to the left, where the causal convolutions see zeros in any case.
         order = torch.argsort(support.real.int(), dim=1, stable=True).unsqueeze(-1)
         x, real = x.gather(1, order.expand_as(x)), support.real.gather(1, order.squeeze(-1))

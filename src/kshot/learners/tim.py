@@ -57,9 +57,7 @@ class TIMHead(Head):
         for index, (s, q) in even_groups(support, query):
             engine = "vmap" if self.engine == "auto" else self.engine
             refined.append(
-                over_tasks(
-                    self._refine, start[index], s.x, s.y, q.x, present[index], engine=engine
-                )
+                over_tasks(self._refine, start[index], s.x, s.y, q.x, present[index], engine=engine)
             )
             indices.append(index)
         return Classifier(join_groups(indices, refined), present)
@@ -69,7 +67,8 @@ class TIMHead(Head):
         return self._logits(state.weights, F.normalize(x, dim=-1), state.present)
 
     def _logits(self, weights: Tensor, z: Tensor, present: Tensor) -> Tensor:
-        return masked_logits(-self.temperature / 2 * squared_distances(z, weights), present)
+        logits = -self.temperature / 2 * squared_distances(z, weights)
+        return masked_logits(logits, present)
 
     def _refine(self, start: Tensor, zs: Tensor, ys: Tensor, zq: Tensor, present: Tensor) -> Tensor:
         def loss(fast: Weights, k: int) -> Tensor:
@@ -78,12 +77,12 @@ class TIMHead(Head):
             log_p = self._logits(w, zq.unsqueeze(0), present)[0].log_softmax(-1)
             conditional = -(log_p.exp() * log_p).sum(-1).mean()
             marginal = log_p.exp().mean(0)
-            entropy = -torch.special.xlogy(marginal, marginal.clamp_min(1e-12)).sum()
-            return (
-                self.support_weight * on_support - entropy + self.conditional_weight * conditional
-            )
+            entropy: Tensor = -torch.special.xlogy(marginal, marginal.clamp_min(1e-12)).sum()
+            total: Tensor = self.support_weight * on_support - entropy
+            return total + self.conditional_weight * conditional
 
-        return adapt_weights(loss, {"w": start}, self.rule, self.steps, gradient="none")["w"]
+        refined = adapt_weights(loss, {"w": start}, self.rule, self.steps, gradient="none")
+        return refined["w"]
 
 
 class TIM(MetaLearner):

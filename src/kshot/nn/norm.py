@@ -56,7 +56,7 @@ class _Context:
     update: bool = False
     seen: list[Statistics] = field(default_factory=list)
     collect: bool = False
-    given: Iterator[Statistics] = iter(())
+    given: Iterator[Statistics] = field(default_factory=lambda: iter(()))
 
 
 _context: ContextVar[_Context | None] = ContextVar("kshot_norm", default=None)
@@ -148,9 +148,7 @@ class BatchNorm(nn.Module):
             return self._normalise(x, next(context.given), context.groups)
         if context.groups is None and not context.collect:
             mean, var = (self.running_mean, self.running_var) if context.update else (None, None)
-            return F.batch_norm(
-                x, mean, var, self.weight, self.bias, True, self.momentum, self.eps
-            )
+            return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
         statistics = _statistics(x, context.groups)
         if context.collect:
             context.seen.append(statistics)

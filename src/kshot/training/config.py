@@ -89,7 +89,8 @@ class RunConfig(_Strict):
 def recipe_names() -> list[str]:
     """The recipes that come with kshot."""
     folder = files("kshot") / "recipes"
-    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+    names = [path.name for path in folder.iterdir()]
+    return sorted(n.removesuffix(".toml") for n in names if n.endswith(".toml"))
 
 
 def read_recipe(recipe: str, settings: Sequence[str] = ()) -> RunConfig:
@@ -134,15 +135,18 @@ def validate(raw: dict[str, Any]) -> RunConfig:
         first = error.errors()[0]
         where = [str(part) for part in first["loc"]]
         if first["type"] == "extra_forbidden":
-            raise unknown(f"setting of {'.'.join(where[:-1]) or 'a recipe'}", where[-1],
-                          _keys_at(where[:-1])) from error
+            raise unknown(
+                f"setting of {'.'.join(where[:-1]) or 'a recipe'}", where[-1], _keys_at(where[:-1])
+            ) from error
         got = f" (got {first['input']!r})" if first["type"] != "missing" else ""
         raise ConfigError(f"setting {'.'.join(where)}: {first['msg'].lower()}{got}.") from error
 
 
 def _keys_at(where: list[str]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
-        "train": TrainConfig, "validation": ValidationConfig, "evaluation": EvaluationConfig,
+        "train": TrainConfig,
+        "validation": ValidationConfig,
+        "evaluation": EvaluationConfig,
     }
     return list(sections.get(where[0] if where else "", RunConfig).model_fields)
 

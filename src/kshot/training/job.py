@@ -146,17 +146,17 @@ def _tensorboard(folder: Path) -> Iterator[Callable[[Row], None]]:
     except ImportError:
         yield lambda row: None
         return
-    writer = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(folder / "tensorboard"))
 
     def log(row: Row) -> None:
         for name in ("loss", "lr", "validation"):
             if (value := getattr(row, name)) is not None:
-                writer.add_scalar(name, value, row.step)  # type: ignore[no-untyped-call]
+                writer.add_scalar(name, value, row.step)
 
     try:
         yield log
     finally:
-        writer.close()  # type: ignore[no-untyped-call]
+        writer.close()
 
 
 def _evaluate_all(
@@ -167,8 +167,9 @@ def _evaluate_all(
     meta_steps: int,
 ) -> list[Result]:
     methods: list[tuple[str, MetaLearner, int]] = [(type(learner).__name__, learner, meta_steps)]
-    methods += [(name, m.to(next(learner.parameters()).device), 0)
-                for name, m in _baselines(config, shape)]
+    methods += [
+        (name, m.to(next(learner.parameters()).device), 0) for name, m in _baselines(config, shape)
+    ]
     # Each split is embedded once for each method, whatever the number of evaluations on it.
     seen: dict[tuple[str, str], tuple[MetaLearner, Split | TaskFamily]] = {}
     results = []
@@ -176,8 +177,9 @@ def _evaluate_all(
         for name, method, steps in methods:
             key = (name, source.fingerprint)
             if key not in seen:
-                seen[key] = embedded(method, source) if isinstance(source, Split) else (
-                    method, source)
+                seen[key] = (
+                    embedded(method, source) if isinstance(source, Split) else (method, source)
+                )
             method, features = seen[key]
             results += _evaluate(e, features, name, method, steps)
     return results

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
 from kshot.datasets import Dataset, Split
 from kshot.datasets.base import feature_shape
@@ -14,8 +15,8 @@ from kshot.episodes.sampler import episode_key
 from kshot.episodes.spec import bounds
 from kshot.errors import EpisodeError
 from kshot.evaluation import Result, plots, predictions
-from kshot.evaluation.evaluate import embed_split
 from kshot.evaluation.report import Picture, write_report
+from kshot.evaluation.scoring import embed_split
 from kshot.learners import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
 from kshot.training.config import RunConfig
@@ -37,9 +38,15 @@ def run_report(
 ) -> None:
     """Write `report.html`: the table, the curve, episodes with predictions, the embedding."""
     learner = learner.cpu().eval()
-    pictures = [Picture("Meta-training", "Smoothed training loss, and the score on frozen "
-                        "validation episodes with 95 % intervals; the dotted line marks the "
-                        "weights that were kept.", _curve(history))]
+    pictures = [
+        Picture(
+            "Meta-training",
+            "Smoothed training loss, and the score on frozen "
+            "validation episodes with 95 % intervals; the dotted line marks the "
+            "weights that were kept.",
+            _curve(history),
+        )
+    ]
     test = data.splits.get("test")
     if isinstance(test, Split) and len(feature_shape(test.x)) == 3:
         pictures += _episode_pictures(learner, test, config)
@@ -48,18 +55,25 @@ def run_report(
     if isinstance(test, Sinusoids):
         pictures.append(sinusoid_picture(learner, test, bounds(config.train.shot)[0]))
     if results:
-        pictures.insert(0, Picture("At a glance", "95 % intervals over episodes.",
-                                   plots.result_bars(results)))
+        pictures.insert(
+            0, Picture("At a glance", "95 % intervals over episodes.", plots.result_bars(results))
+        )
     kind = "transductive" if learner.transductive else "inductive"
     subtitle = (
         f"{type(learner).__name__} ({kind}) meta-trained on {data.name} for {history.steps} steps "
         f"in {history.seconds:.0f} s, seed {config.seed}"
     )
-    write_report(folder / "report.html", config.name, subtitle, results, pictures,
-                 config.model_dump(mode="json"))
+    write_report(
+        folder / "report.html",
+        config.name,
+        subtitle,
+        results,
+        pictures,
+        config.model_dump(mode="json"),
+    )
 
 
-def _curve(history: History) -> plots.Figure:
+def _curve(history: History) -> Figure:
     rows = history.rows
     judged = [(r.step, r.validation, r.interval or 0.0) for r in rows if r.validation is not None]
     return plots.training_curve(
@@ -71,7 +85,7 @@ def _episode_pictures(learner: MetaLearner, test: Split, config: RunConfig) -> l
     way = min(5, len(test.sizes), bounds(config.train.way)[1])
     shot = bounds(config.train.shot)[0]
     spec = EpisodeSpec(way, shot, max(1, min(8, min(test.sizes) - shot)))
-    pictures = []
+    pictures: list[Picture] = []
     for i in range(2):
         episode = draw(test, spec, SHOWN_SEED, [i])
         try:
@@ -95,16 +109,22 @@ def _embedding(learner: MetaLearner, test: Split) -> Picture:
     chosen = torch.linspace(0, len(test.sizes) - 1, count).long()
     labels = test.labels()
     rows = torch.isin(labels, chosen)
-    part = Split(test.name, test.x[rows], tuple(test.sizes[i] for i in chosen),
-                 tuple(test.classes[i] for i in chosen), test.prepare)
+    part = Split(
+        test.name,
+        test.x[rows],
+        tuple(test.sizes[i] for i in chosen),
+        tuple(test.classes[i] for i in chosen),
+        test.prepare,
+    )
     with torch.no_grad():
         features = embed_split(learner, part)
     images = part.prepare(part.x)
     return Picture(
         "The embedding of unseen classes",
         f"t-SNE of {count} classes of {test.name}, none of which was seen in meta-training.",
-        plots.embedding_map(features.flatten(1), part.labels(),
-                            images if images.shape[1] == 1 else None),
+        plots.embedding_map(
+            features.flatten(1), part.labels(), images if images.shape[1] == 1 else None
+        ),
     )
 
 

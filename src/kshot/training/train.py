@@ -15,7 +15,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from torch import Tensor
+from torch import nn
 
 from kshot.datasets.base import Dataset, Split, TaskFamily
 from kshot.engine import explain_second_order
@@ -142,7 +142,8 @@ def meta_train(
     scheduler = make_schedule(outer, schedule, steps)
     where = parameters[0].device
     history, best = History(), _Best(learner)
-    started, smooth = time.perf_counter(), 0.0
+    started = time.perf_counter()
+    smooth: float = 0.0
     log_every = max(1, steps // LOG_POINTS)
 
     def settle(step: int, loss: float, rate: float, *, due: bool, judged: bool = True) -> None:
@@ -165,20 +166,24 @@ def meta_train(
         try:
             learner.train()
             for step in range(steps):
-                episode = draw(source, spec, seed, range(step * meta_batch, (step + 1) * meta_batch))
+                first = step * meta_batch
+                episode = draw(source, spec, seed, range(first, first + meta_batch))
                 if augmentations:
                     episode = augment(episode, augmentations, seed)
-                rate = scheduler.get_last_lr()[0]
+                rate = float(scheduler.get_last_lr()[0])
                 loss = _outer_step(learner, episode.to(where), outer, parameters, clip, step)
                 scheduler.step()
-                smooth = loss if step == 0 else SMOOTHING * smooth + (1 - SMOOTHING) * loss
+                weight = SMOOTHING if step else 0.0
+                smooth = weight * smooth + (1 - weight) * loss
                 history.steps, history.seconds = step + 1, time.perf_counter() - started
                 due = (step + 1) % validate_every == 0 or step + 1 == steps
                 if due or (step + 1) % log_every == 0:
                     settle(step + 1, smooth, rate, due=due)
                 tell(history, smooth)
-                if due and patience is not None and history.steps - best.step >= (
-                    patience * validate_every
+                if (
+                    due
+                    and patience is not None
+                    and history.steps - best.step >= (patience * validate_every)
                 ):
                     history.stopped = f"no better validation in {patience} checks"
                     break
@@ -209,7 +214,7 @@ def _outer_step(
     learner: MetaLearner,
     episode: Episode,
     optimizer: torch.optim.Optimizer,
-    parameters: list[Tensor],
+    parameters: Sequence[nn.Parameter],
     clip: float | None,
     step: int,
 ) -> float:
@@ -217,7 +222,7 @@ def _outer_step(
     optimizer.zero_grad(set_to_none=True)
     try:
         loss = learner.loss(episode)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
     except RuntimeError as error:
         head = learner.head
         if isinstance(head, InnerLoop) and head.gradient == "unrolled":
@@ -280,10 +285,8 @@ def _bar(steps: int, shown: bool) -> Iterator[Callable[[History, float], None]]:
 
         def tell(history: History, loss: float) -> None:
             rate = history.steps / max(history.seconds, 1e-9)
-            value = next((r.validation for r in history.rows[::-1] if r.validation is not None), None)
-            judged = "" if value is None else f"  validation {show(history.metric, value)}"
-            bar.update(
-                task, completed=history.steps, rate=rate, loss=loss, validation=judged
-            )
+            scores = [r.validation for r in history.rows if r.validation is not None]
+            judged = f"  validation {show(history.metric, scores[-1])}" if scores else ""
+            bar.update(task, completed=history.steps, rate=rate, loss=loss, validation=judged)
 
         yield tell

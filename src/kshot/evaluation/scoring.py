@@ -141,9 +141,7 @@ def device_of(module: nn.Module) -> torch.device:
     return next((p.device for p in module.parameters()), torch.device("cpu"))
 
 
-def _embed_once(
-    learner: MetaLearner, frozen: FrozenEpisodes
-) -> tuple[MetaLearner, FrozenEpisodes]:
+def _embed_once(learner: MetaLearner, frozen: FrozenEpisodes) -> tuple[MetaLearner, FrozenEpisodes]:
     """Where it is cheaper, embed the split once; then an episode only indexes features."""
     source, spec = frozen.source, frozen.spec
     if not isinstance(source, Split):

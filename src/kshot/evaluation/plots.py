@@ -96,9 +96,9 @@ def _by_class(x: Tensor, y: Tensor, real: Tensor, way: int) -> list[list[int]]:
 def _image(axes: Axes, x: Tensor, color: str) -> None:
     picture = x.detach().cpu()
     if picture.shape[0] == 1:
-        axes.imshow(picture[0], cmap="gray_r", vmin=0, vmax=1)
+        axes.imshow(picture[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
     else:
-        axes.imshow(picture.permute(1, 2, 0).clamp(0, 1))
+        axes.imshow(picture.permute(1, 2, 0).clamp(0, 1).numpy())
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
         side.set_color(color)

@@ -10,20 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kshot.errors import ConfigError
 from kshot.learners.base import Head, MetaLearner, TaskKind, TaskShape
 from kshot.nn import MLP
 from kshot.types import Episode, Examples, Features, Gaussian
-
-STD_FLOOR = 0.1
 
 
 class CNPHead(Head):
     """Mean of the encoded (x, y) pairs; decoded, with a new x, to a Gaussian."""
 
     def __init__(
-        self, x_size: int, y_shape: tuple[int, ...], hidden: Sequence[int], decoder: Sequence[int]
+        self,
+        x_size: int,
+        y_shape: tuple[int, ...],
+        hidden: Sequence[int],
+        decoder: Sequence[int],
+        std_floor: float,
     ) -> None:
         super().__init__()
+        if not 0 <= std_floor < 1:
+            raise ConfigError(f"std_floor={std_floor} must be at least 0 and below 1.")
+        self.std_floor = std_floor
         self.y_shape = y_shape
         values = int(np.prod(y_shape))
         self.encode = nn.Sequential(
@@ -46,7 +53,7 @@ class CNPHead(Head):
         x = x.flatten(2)
         joined = torch.cat([x, state.unsqueeze(1).expand(-1, x.shape[1], -1)], -1)
         mean, raw = self.decode(joined.flatten(0, 1)).unflatten(0, joined.shape[:2]).chunk(2, -1)
-        std = STD_FLOOR + (1 - STD_FLOOR) * F.softplus(raw)
+        std = self.std_floor + (1 - self.std_floor) * F.softplus(raw)
         shape = (*x.shape[:2], *self.y_shape)
         return Gaussian(mean.reshape(shape), std.reshape(shape))
 
@@ -66,6 +73,7 @@ class CNP(MetaLearner):
         y_shape: shape of one value.
         hidden: layer sizes of the encoder, r's size last.
         decoder: layer sizes of the decoder, without its output.
+        std_floor: least standard deviation; the authors' 0.1 is too much for noiseless functions.
 
     Shapes:
         support and query `(tasks, examples, *features)`; mean and std
@@ -99,8 +107,9 @@ class CNP(MetaLearner):
         y_shape: tuple[int, ...] = (1,),
         hidden: Sequence[int] = (128, 128, 128, 128),
         decoder: Sequence[int] = (128, 128),
+        std_floor: float = 0.1,
     ) -> None:
-        super().__init__(nn.Identity(), CNPHead(x_size, y_shape, hidden, decoder))
+        super().__init__(nn.Identity(), CNPHead(x_size, y_shape, hidden, decoder, std_floor))
 
     @classmethod
     def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:

@@ -16,7 +16,7 @@ from kshot.errors import ConfigError, unknown
 from kshot.nn.norm import BatchNorm
 
 
-class Conv4(nn.Sequential):
+class Conv4(nn.Module):
     """Four blocks of 3x3 convolution, batch normalisation, 2x2 max-pool and ReLU.
 
     Input `(rows, in_channels, height, width)`, output `(rows, features)`. Pooling stands before
@@ -48,9 +48,15 @@ class Conv4(nn.Sequential):
             _block(in_channels if i == 0 else channels, channels, strided, norm_scale)
             for i in range(4)
         ]
-        super().__init__(*blocks, _MeanOverPositions() if strided else nn.Flatten())
-        # The layout of the weights decides that of the activations: on a CPU, 1.5 times as fast.
+        super().__init__()
+        self.layers = nn.Sequential(*blocks, _MeanOverPositions() if strided else nn.Flatten())
+        # The weights' layout decides that of the activations; on a CPU this one is much faster.
         self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed the rows."""
+        out: Tensor = self.layers(x)
+        return out
 
 
 def _block(in_channels: int, channels: int, strided: bool, norm_scale: bool) -> nn.Sequential:
@@ -67,7 +73,7 @@ class _MeanOverPositions(nn.Module):
         return x.mean((2, 3))
 
 
-class MLP(nn.Sequential):
+class MLP(nn.Module):
     """Linear layers, each followed by ReLU; features are flattened first.
 
     Input `(rows, *features)`, output `(rows, hidden[-1])`.
@@ -92,7 +98,13 @@ class MLP(nn.Sequential):
         for size, following in pairwise(sizes):
             layers += [nn.Linear(size, following), *([BatchNorm(following)] if norm else [])]
             layers.append(nn.ReLU())
-        super().__init__(*layers)
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed the rows."""
+        out: Tensor = self.layers(x)
+        return out
 
 
 def output_size(encoder: nn.Module, x_shape: Sequence[int]) -> int:

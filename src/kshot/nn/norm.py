@@ -222,6 +222,7 @@ def convert_batch_norm(module: nn.Module) -> list[str]:
         ours.weight, ours.bias = child.weight, child.bias
         if child.running_mean is not None and child.running_var is not None:
             ours.running_mean, ours.running_var = child.running_mean, child.running_var
+        ours.train(child.training)
         setattr(parent, name.rpartition(".")[2], ours)
         replaced.append(name)
     return replaced

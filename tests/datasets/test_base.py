@@ -1,0 +1,96 @@
+"""Anyone's arrays, and what is wrong with them."""
+
+import numpy as np
+import pytest
+import torch
+
+import kshot
+from kshot.errors import ConfigError, DataError
+
+
+def arrays(classes=4, examples=5):
+    x = np.arange(classes * examples * 3, dtype=np.float32).reshape(-1, 3)
+    return x, [f"c{i % classes}" for i in range(classes * examples)]
+
+
+def test_any_hashable_labels_any_order():
+    x, _ = arrays()
+    labels = [("a", 1), 7, None, "text"] * 5
+    split = kshot.Dataset.from_arrays(x, labels)["test"]
+    assert split.classes == (("a", 1), 7, None, "text")
+    assert split.sizes == (5, 5, 5, 5)
+    assert torch.equal(split.x[:5], torch.from_numpy(x[::4]))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float64, torch.bool])
+def test_any_dtype_is_kept(dtype):
+    x = torch.ones(20, 2, 3).to(dtype)
+    data = kshot.Dataset.from_arrays(x, [i % 2 for i in range(20)])["test"]
+    e = kshot.draw(data, kshot.EpisodeSpec(2, 1, 2), 0, [0])
+    # Bytes are images: they become floats in [0, 1]. Everything else stays what it is.
+    assert e.support.x.dtype == (torch.float32 if dtype == torch.uint8 else dtype)
+    assert e.support.x.shape == (1, 2, 2, 3)
+
+
+def test_splits_by_fraction_are_disjoint_and_seeded():
+    x, y = arrays(classes=20)
+    splits = {"train": 0.6, "val": 0.2, "test": 0.2}
+    one, two, other = (kshot.Dataset.from_arrays(x, y, splits=splits, seed=s) for s in (0, 0, 1))
+    classes = {name: set(one[name].classes) for name in splits}
+    assert [len(c) for c in classes.values()] == [12, 4, 4]
+    assert len(set.union(*classes.values())) == 20
+    assert one["train"].classes == two["train"].classes != other["train"].classes
+
+
+def test_shared_classes_are_refused():
+    x, y = arrays()
+    with pytest.raises(DataError, match="must not share"):
+        kshot.Dataset.from_arrays(x, y, splits={"train": ["c0", "c1"], "test": ["c1", "c2"]})
+
+
+def test_fingerprint_follows_the_data():
+    x, y = arrays()
+    prints = [
+        kshot.Dataset.from_arrays(a, b)["test"].fingerprint
+        for a, b in ((x, y), (x.copy(), list(y)), (x + 1, y), (x.astype(np.float64), y))
+    ]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda x, y: (np.where(x == 7, np.nan, x), y), "NaN or infinity .*example 2"),
+        (lambda x, y: (x, y[:-1]), "20 examples but y has 19"),
+        (lambda x, y: (x, ["same"] * 20), "needs at least 2"),
+        (lambda x, y: (x[:0], []), "needs at least 2"),
+        (lambda x, y: (np.float32(3), y), "single value"),
+    ],
+)
+def test_bad_arrays(change, says):
+    with pytest.raises(DataError, match=says):
+        kshot.Dataset.from_arrays(*change(*arrays()))
+
+
+@pytest.mark.parametrize(
+    ("splits", "says"),
+    [
+        ({"train": 0.9, "test": 0.2}, "add up to 1"),
+        ({"train": -0.5}, "positive"),
+        ({"test": ["c0", "c9"]}, "no example has the class 'c9'"),
+        ({"train": 0.9, "test": 0.01}, "no class"),
+    ],
+)
+def test_bad_splits(splits, says):
+    with pytest.raises(DataError, match=says):
+        kshot.Dataset.from_arrays(*arrays(), splits=splits)
+
+
+def test_unknown_names_teach():
+    with pytest.raises(ConfigError, match="did you mean 'glyphs'"):
+        kshot.load("glyph")
+    with pytest.raises(ConfigError, match="known: flat"):
+        kshot.load("digits", size=3)
+    with pytest.raises(ConfigError, match="split of digits.*known: test"):
+        kshot.load("digits")["train"]

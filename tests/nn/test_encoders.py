@@ -1,0 +1,76 @@
+"""Encoders have the papers' sizes."""
+
+import pytest
+import torch
+from torch import nn
+
+import kshot
+from kshot.errors import ConfigError
+from kshot.nn import MLP, Conv4, build_encoder, output_size
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_prototypical_networks_omniglot_encoder():
+    assert count(Conv4()) == 111_936
+    assert output_size(Conv4(), (1, 28, 28)) == 64
+    assert count(Conv4(3)) == 113_088
+    assert output_size(Conv4(3), (3, 84, 84)) == 1600
+
+
+def test_mamls_omniglot_network():
+    net = nn.Sequential(Conv4(strided=True, norm_scale=False), nn.Linear(64, 5))
+    assert count(net) == 112_005
+    assert output_size(net[0], (1, 28, 28)) == 64
+
+
+def test_mamls_mini_imagenet_network():
+    net = nn.Sequential(Conv4(3, channels=32, norm_scale=False), nn.Linear(800, 5))
+    assert count(net) == 32_773
+    assert output_size(net[0], (3, 84, 84)) == 800
+
+
+def test_pooling_before_relu_is_the_same_function():
+    torch.manual_seed(0)
+    encoder = Conv4().eval()
+    x = torch.randn(3, 1, 28, 28)
+    papers = x
+    for block in encoder.layers[:4]:
+        conv, norm, pool, relu = block
+        papers = pool(relu(norm(conv(papers))))
+    assert torch.allclose(encoder(x), papers.flatten(1))
+
+
+def test_mamls_sinusoid_network():
+    assert count(nn.Sequential(MLP(1), nn.Linear(40, 1))) == 1761
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options", "says"),
+    [
+        ("conv5", (1, 28, 28), {}, "did you mean 'conv4'"),
+        ("conv4", (1, 28, 28), {"chanels": 32}, "did you mean 'channels'"),
+        ("conv4", (64,), {}, "encoder.name=mlp"),
+        ("conv4", (1, 28, 28), {"channels": 0}, "channels >= 1"),
+        ("mlp", (8,), {"hidden": []}, "sizes >= 1"),
+    ],
+)
+def test_impossible_encoders(name, shape, options, says):
+    with pytest.raises(ConfigError, match=says):
+        build_encoder(name, shape, options)
+
+
+def test_an_image_that_is_too_small_is_explained():
+    with pytest.raises(ConfigError, match="cannot take examples"):
+        output_size(Conv4(), (1, 8, 8))
+
+
+def test_a_batch_of_one_does_not_change_an_embedding():
+    learner = kshot.ProtoNet(Conv4()).eval()
+    e = kshot.draw(kshot.load("digits")["test"], kshot.EpisodeSpec(5), 0, [0])
+    with torch.no_grad():
+        together = learner.embed(e.query)[0]
+        alone = learner.embed(kshot.Examples(e.query.x[:, :1], e.query.y[:, :1]))[0]
+    assert torch.allclose(together[:, :1], alone, atol=1e-5)

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kshot.errors import EpisodeError
+
 Features = Any
 """A tensor, or a dict of tensors, whose leading axes are shared."""
 
@@ -57,6 +59,18 @@ class Examples:
     y: Tensor
     mask: Tensor | None = None
     way: int = 0
+
+    def __post_init__(self) -> None:
+        shape = first_tensor(self.x).shape
+        if self.y.dim() < 2 or shape[:2] != self.y.shape[:2]:
+            raise EpisodeError(
+                f"x of shape {tuple(shape)} and y of shape {tuple(self.y.shape)} must both begin "
+                "with (tasks, examples): for a single task add an axis, x[None] and y[None]."
+            )
+        if not self.y.is_floating_point() and self.y.dtype != torch.int64:
+            raise EpisodeError(
+                f"labels must be int64 and values floating, not {self.y.dtype}: use y.long()."
+            )
 
     @property
     def tasks(self) -> int:

@@ -10,6 +10,8 @@ from torch.func import functional_call
 import kshot
 from kshot.engine import SGD
 from kshot.errors import EpisodeError
+from kshot.learners.base import MetaLearner
+from kshot.learners.inner_loop import InnerLoop
 from kshot.learners.meta_lstm import LSTMRule, preprocess
 from kshot.learners.snail import AttentionBlock, DenseBlock, SnailHead
 from kshot.testing import gaussians
@@ -182,9 +184,6 @@ def test_cnp_counts_the_support_in_its_loss_and_has_a_floor():
 
 def test_a_slow_part_inside_the_head_is_shared_and_trained():
     """ANIL-like: only the last layer is fast; the body still gets the outer gradient."""
-    from kshot.learners.inner_loop import InnerLoop
-    from kshot.learners.base import MetaLearner
-
     network = net()
     head = InnerLoop(network, SGD(0.5), steps=2, fast=lambda name: name.startswith("1."))
     learner = MetaLearner(nn.Identity(), head, normalization="task").train()

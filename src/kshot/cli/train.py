@@ -39,7 +39,8 @@ def train(
     if outcome.results[0].metric == "accuracy":
         console.print(f"  kshot evaluate {folder} --way 10 --shot 5   [dim]# other tasks[/dim]")
         console.print("  kshot episodes                          [dim]# see the tasks[/dim]")
-    console.print("  kshot train maml-glyphs                 [dim]# another method[/dim]")
+    other = "maml-glyphs" if recipe == "protonet-glyphs" else "protonet-glyphs"
+    console.print(f"  kshot train {other:<27} [dim]# another method[/dim]")
     console.print("  kshot recipes                           [dim]# all that come with kshot[/dim]")
 
 

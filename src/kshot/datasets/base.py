@@ -148,6 +148,7 @@ class Dataset:
 
         Args:
             x: features `(examples, *features)` of any shape and dtype, or a dict of such arrays.
+                Arrays of float64, NumPy's default, become float32; tensors keep their dtype.
             y: one label per example, of any hashable kind.
             name: for messages and records.
             splits: the classes of each split by name, or the fraction of the classes that each
@@ -158,7 +159,7 @@ class Dataset:
             DataError: for NaN or infinite features, mismatched lengths, fewer than two classes,
                 or splits that name unknown classes.
         """
-        features = map_features(torch.as_tensor, _as_arrays(x))
+        features = _as_tensors(x)
         labels = y.tolist() if isinstance(y, (Tensor, np.ndarray)) else list(y)
         _check_arrays(name, features, labels)
         numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
@@ -172,10 +173,14 @@ class Dataset:
         return Dataset(name, parts, about="arrays given by the user")
 
 
-def _as_arrays(x: Any) -> Any:
+def _as_tensors(x: Any) -> Features:
     if isinstance(x, dict):
-        return {k: v if isinstance(v, Tensor) else np.asarray(v) for k, v in x.items()}
-    return x if isinstance(x, Tensor) else np.asarray(x)
+        return {name: _as_tensors(value) for name, value in x.items()}
+    if isinstance(x, Tensor):
+        return x
+    tensor = torch.as_tensor(np.asarray(x))
+    # NumPy makes float64 of everything; networks are float32. A float64 tensor was meant.
+    return tensor.to(torch.get_default_dtype()) if tensor.dtype == torch.float64 else tensor
 
 
 def _check_arrays(name: str, x: Features, labels: Sequence[Hashable]) -> None:

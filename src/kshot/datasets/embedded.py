@@ -99,10 +99,10 @@ def load_digits(flat: bool = False) -> Dataset:
 glyphs = Entry(
     load_glyphs,
     about="letters of many scripts, one class per shape, 28x28",
-    size="",
+    size="about 2,300 classes, 20 examples each",
     splits=("train", "val", "test"),
-    source="rendered from the fonts that matplotlib ships (DejaVu, STIX, Computer Modern)",
-    licence="images made here; the fonts' licences allow it (Bitstream Vera, OFL, BaKoMa)",
+    source="rendered from the fonts that matplotlib ships (DejaVu, STIX)",
+    licence="images made here; the fonts' licences allow it (Bitstream Vera, OFL)",
     present=lambda: _glyphs_file().exists(),
 )
 

@@ -29,6 +29,8 @@ def augment(episode: Episode, augmentations: Sequence[Augmentation], seed: int =
     Raises:
         EpisodeError: if the features are not images.
     """
+    if not augmentations:
+        return episode
     key = philox.key_of("augment", seed)
     support = _augment(episode.support, augmentations, key, episode.key, 0)
     query = _augment(episode.query, augmentations, key, episode.key, 1)

@@ -21,6 +21,7 @@ from torch import Tensor
 from kshot import philox
 from kshot.datasets.base import Split, TaskFamily
 from kshot.episodes.spec import EpisodeSpec, bounds
+from kshot.errors import EpisodeError
 from kshot.types import Episode, Examples, map_features
 
 Index = NDArray[np.int64]
@@ -61,6 +62,8 @@ def draw(source: Split | TaskFamily, spec: EpisodeSpec, seed: int, index: Sequen
         EpisodeError: if the source cannot give such episodes.
     """
     spec.check(source)
+    if len(index) == 0 or min(index) < 0:
+        raise EpisodeError(f"episodes are numbered from 0: {list(index)[:5]} cannot be drawn.")
     key = episode_key(source, spec, seed)
     if not isinstance(source, Split):
         return source.draw(key, index, bounds(spec.shot)[0], spec.query)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from kshot.datasets.base import Split, TaskFamily
+from kshot.datasets.base import Dataset, Split, TaskFamily
 from kshot.errors import EpisodeError
 
 Range = int | tuple[int, int]
@@ -46,6 +46,11 @@ class EpisodeSpec:
 
     def check(self, source: Split | TaskFamily) -> None:
         """Raise EpisodeError if `source` cannot give such episodes."""
+        if isinstance(source, Dataset):
+            raise EpisodeError(
+                f"{source.name} is a data set: choose one of its splits, such as "
+                f"data[{next(iter(source.splits))!r}]."
+            )
         if not isinstance(source, Split):
             if not isinstance(self.shot, int):
                 raise EpisodeError(f"{source.name} has no classes: give one shot, not {self.shot}.")

@@ -103,14 +103,14 @@ def versions() -> dict[str, str]:
 
 def source_commit() -> str | None:
     """The commit of kshot's source, with `+` where files differ from it; None if installed."""
-    here = Path(__file__).parent
+    here = Path(kshot.__file__).parent
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(here), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)
+        git("ls-files", "--error-unmatch", "__init__.py")
         return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "-s", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

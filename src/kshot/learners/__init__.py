@@ -39,7 +39,8 @@ def learner_class(name: str) -> type[MetaLearner]:
     """
     found = {point.name: point for point in entry_points(group="kshot.learners")}
     if name not in found:
-        raise unknown("learner", name, found)
+        error = unknown("learner", name, found)
+        raise ConfigError(f"{error} A learner of another package needs that package installed.")
     loaded: type[MetaLearner] = found[name].load()
     return loaded
 

@@ -183,7 +183,7 @@ class MetaLearner(nn.Module):
             EpisodeError: if a transductive learner gets no queries, or the tasks are of a kind
                 that the learner is not for.
         """
-        self._check_kind(support)
+        self.check(support)
         if self.head.transductive and unlabelled is None:
             raise EpisodeError(
                 f"{type(self).__name__} is transductive: it learns from the queries too. "
@@ -211,7 +211,7 @@ class MetaLearner(nn.Module):
 
     def loss(self, episode: Episode) -> Tensor:
         """The meta-training objective, a scalar: the query loss after adapting to the support."""
-        self._check_kind(episode.support)
+        self.check(episode.support)
         support, query = self.embed_episode(episode)
         hidden = unlabelled(query.x, query.mask) if self.head.transductive else None
         state = self.head.fit(support, query=hidden, key=episode.key)
@@ -255,7 +255,8 @@ class MetaLearner(nn.Module):
             z = examples.unflatten(self.encoder(rows))
         return z, tuple(seen)
 
-    def _check_kind(self, support: Examples) -> None:
+    def check(self, support: Examples) -> None:
+        """Raise EpisodeError if the learner is not for such tasks."""
         kind: TaskKind = "regression" if support.y.is_floating_point() else "classification"
         if kind not in self.tasks:
             raise EpisodeError(
@@ -265,6 +266,14 @@ class MetaLearner(nn.Module):
         if kind == "classification" and support.way < 2:
             raise EpisodeError(
                 f"way={support.way}: say how many classes the tasks have, Examples(x, y, way=...)."
+            )
+        if (
+            kind == "classification"
+            and not 0 <= int(support.y.min()) <= int(support.y.max()) < support.way
+        ):
+            raise EpisodeError(
+                f"labels run from {int(support.y.min())} to {int(support.y.max())}, but way="
+                f"{support.way} allows 0 to {support.way - 1}: number the classes of each task."
             )
 
 

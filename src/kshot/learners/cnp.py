@@ -114,11 +114,16 @@ class CNP(MetaLearner):
     @classmethod
     def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:
         """Sized for the tasks' inputs and values; it brings its own encoder."""
+        if not isinstance(encoder, nn.Identity):
+            raise ConfigError(
+                "CNP brings its own encoder, of pairs (x, y): leave encoder.name at 'none' and set "
+                "learner.hidden."
+            )
         return cls(int(np.prod(shape.x_shape)), y_shape=shape.y_shape, **options)
 
     def loss(self, episode: Episode) -> Tensor:
         """Negative log-likelihood of the queries and, as published, of the support itself."""
-        self._check_kind(episode.support)
+        self.check(episode.support)
         support, query = episode.support, episode.query
         state = self.head.fit(support, key=episode.key)
         targets = Examples(

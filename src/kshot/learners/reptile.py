@@ -93,7 +93,7 @@ class Reptile(MetaLearner):
 
     def loss(self, episode: Episode) -> Tensor:
         """Half the squared distance to the tasks' weights, mean over tasks; queries are unused."""
-        self._check_kind(episode.support)
+        self.check(episode.support)
         trained = self.head.fit(episode.support, key=episode.key).weights
         start = self.head.fast_weights()
         distances = [

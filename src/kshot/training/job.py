@@ -10,9 +10,17 @@ from pathlib import Path
 import torch
 
 from kshot.datasets import Dataset, Split, TaskFamily, load
-from kshot.episodes import EpisodeSpec, FrozenEpisodes, random_affine, random_flip
+from kshot.episodes import (
+    EpisodeSpec,
+    FrozenEpisodes,
+    augment,
+    draw,
+    random_affine,
+    random_flip,
+)
 from kshot.episodes.augment import Augmentation
-from kshot.evaluation import Result, embedded, evaluate
+from kshot.errors import ConfigError
+from kshot.evaluation import Result, embedded, evaluate, predictions
 from kshot.files import write_json
 from kshot.learners import MetaLearner, TaskShape
 from kshot.learners.inner_loop import InnerLoop
@@ -73,6 +81,7 @@ def run(
     learner = make_learner(config, shape).to(device)
     validation = _validation(config, data)
     targets = [(e, _target(e, data)) for e in config.evaluation]
+    _rehearse(config, data, learner, validation, targets)
     out = RunFolder(folder, config, shape)
     try:
         history = _train(config, data, learner, validation, out, progress)
@@ -106,6 +115,33 @@ def _target(evaluation: EvaluationConfig, data: Dataset) -> Split | TaskFamily:
     source = (data if same else load(str(evaluation.dataset)))[evaluation.split]
     EpisodeSpec(evaluation.way, evaluation.shot, evaluation.query).check(source)
     return source
+
+
+def _rehearse(
+    config: RunConfig,
+    data: Dataset,
+    learner: MetaLearner,
+    validation: FrozenEpisodes | None,
+    targets: list[tuple[EvaluationConfig, Split | TaskFamily]],
+) -> None:
+    """One episode of each kind, so that what cannot work fails now and not after the training."""
+    t = config.train
+    draws = [(source_of(data, "train"), EpisodeSpec(t.way, t.shot, t.query))]
+    draws += [(validation.source, validation.spec)] if validation else []
+    draws += [(source, EpisodeSpec(e.way, e.shot, e.query)) for e, source in targets]
+    for number, (source, spec) in enumerate(draws):
+        episode = draw(source, spec, config.seed, [0])
+        try:
+            if number == 0:
+                episode = augment(episode, AUGMENTATIONS[t.augment])
+                learner.check(episode.support)
+            else:
+                predictions(learner, episode)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{type(learner).__name__} cannot take {spec.describe()} tasks of {source.name}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
 
 
 def _train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,7 @@ class RunFolder:
     def discard_if_empty(self) -> None:
         """Leave nothing behind where nothing was achieved."""
         if self.created and self.path.is_dir() and not (self.path / "run.json").exists():
-            for file in self.path.iterdir():
-                file.unlink()
-            self.path.rmdir()
+            shutil.rmtree(self.path)
 
 
 def load_run(folder: str | Path) -> Run:

@@ -158,8 +158,8 @@ def meta_train(
             on_row(row, improved)
 
     def keep_unjudged() -> None:
-        """A run that ends before its first validation keeps the weights it has; they are finite."""
-        if best.step == 0 and history.steps:
+        """Where nothing has been validated, keep the weights of the last step; they are finite."""
+        if history.steps and (best.step == 0 or validation is None):
             settle(history.steps, smooth, 0.0, due=True, judged=False)
 
     with _bar(steps, progress) as tell:
@@ -167,9 +167,8 @@ def meta_train(
             learner.train()
             for step in range(steps):
                 first = step * meta_batch
-                episode = draw(source, spec, seed, range(first, first + meta_batch))
-                if augmentations:
-                    episode = augment(episode, augmentations, seed)
+                drawn = draw(source, spec, seed, range(first, first + meta_batch))
+                episode = augment(drawn, augmentations, seed)
                 rate = float(scheduler.get_last_lr()[0])
                 loss = _outer_step(learner, episode.to(where), outer, parameters, clip, step)
                 scheduler.step()

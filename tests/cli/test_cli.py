@@ -1,0 +1,234 @@
+"""The command line, as a person meets it."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import SMALL
+
+
+def test_help_is_quick(program):
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = program("--help")
+        seconds.append(time.perf_counter() - start)
+        assert result.returncode == 0
+    assert min(seconds) < 0.5
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, kshot.cli.app; print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_listings(cli):
+    datasets = cli("datasets").stdout
+    assert all(name in datasets for name in ("glyphs", "digits", "sinusoid"))
+    assert "protonet-glyphs" in cli("recipes").stdout
+    env = cli("env").stdout
+    assert all(word in env for word in ("kshot", "torch", "python", "cores"))
+    assert cli("--version").stdout.startswith("kshot 0.")
+
+
+def test_train_then_evaluate(program, tmp_path):
+    trained = program("train", *SMALL, "--out", "run")
+    assert trained.returncode == 0, trained.stderr
+    assert "1-nearest-neighbour" in trained.stdout
+    assert "kshot evaluate run" in trained.stdout
+    scored = program("evaluate", "run", "--episodes", 4, "--way", 10, "--json", "record.json")
+    assert scored.returncode == 0, scored.stderr
+    records = json.loads((tmp_path / "record.json").read_text())
+    assert [r["task"] for r in records] == ["10-way 1-shot"] * 2
+    other = program("evaluate", "run", "--dataset", "digits", "--episodes", 4)
+    assert "digits/test" in other.stdout
+
+
+def test_default_folders_are_numbered(cli, tmp_path):
+    for number in ("001", "002"):
+        assert cli("train", *SMALL, "--set=evaluation=[]").returncode == 0
+        assert (tmp_path / "runs" / f"protonet-glyphs-{number}" / "run.json").exists()
+
+
+@pytest.mark.parametrize("learner", ["maml", "reptile", "meta_lstm", "snail", "tim"])
+def test_every_classifier_trains_from_a_recipe(cli, learner):
+    options = {"tim": ["--set=learner.steps=5"], "snail": ["--set=learner.filters=8"]}
+    result = cli(
+        "train",
+        *SMALL,
+        f"--set=learner.name={learner}",
+        "--set=train.meta_batch=2",
+        *options.get(learner, []),
+        "--out",
+        "run",
+    )
+    assert result.returncode == 0, result.stderr
+    kind = "transductive" if learner in ("maml", "reptile", "tim") else "inductive"
+    assert kind in result.stdout
+
+
+def test_regression_trains_from_a_recipe(cli):
+    for recipe in ("maml-sinusoid", "cnp-sinusoid"):
+        result = cli(
+            "train",
+            recipe,
+            "--set=train.steps=3",
+            "--set=validation.episodes=3",
+            "--set=evaluation=[{shot=5, episodes=3}]",
+            "--quiet",
+            "--out",
+            recipe,
+        )
+        assert result.returncode == 0, result.stderr
+        assert "mean squared error" in result.stdout
+
+
+def test_episodes_draws_a_picture(cli, tmp_path):
+    assert cli("episodes", "digits", "--count", 2, "--out", "e.png").returncode == 0
+    assert (tmp_path / "e.png").read_bytes()[:4] == b"\x89PNG"
+
+
+BAD = {
+    "unknown recipe": (["train", "protonet-glyph"], "did you mean 'protonet-glyphs'"),
+    "unknown key": (["train", "--set", "train.step=3"], "did you mean 'steps'"),
+    "unknown data set": (["train", "--set", "dataset.name=glyfs"], "did you mean 'glyphs'"),
+    "unknown learner": (["train", "--set", "learner.name=protonets"], "did you mean 'protonet'"),
+    "unknown option": (["train", "--set", "learner.dist=cosine"], "'distance'"),
+    "unknown encoder": (["train", "--set", "encoder.name=conv"], "did you mean 'conv4'"),
+    "option of the wrong kind": (["train", "--set", "encoder.channels=[1]"], "cannot be built"),
+    "unknown split": (["train", "--set", "evaluation=[{split='tset'}]"], "did you mean 'test'"),
+    "way": (["train", "--set", "train.way=5000"], "needs 5000 classes"),
+    "evaluation way": (["train", "--set", "evaluation=[{way=5000}]"], "needs 5000 classes"),
+    "validation way": (["train", "--set", "validation.way=5000"], "needs 5000 classes"),
+    "shot + query": (["train", "--set", "train.query=20"], "shot + query = 21"),
+    "inner rate": (
+        ["train", "--set", "learner.name=maml", "--set", "learner.inner_lr=0"],
+        "greater than 0",
+    ),
+    "no train split": (["train", "--set", "dataset.name=digits"], "no split 'train'"),
+    "device": (["train", "--device", "tpu"], "auto, cpu, cuda or mps"),
+    "learner for other tasks": (
+        ["train", "--set", "learner.name=cnp", "--set", "encoder={name='none'}"],
+        "regression",
+    ),
+    "encoder of a learner that brings its own": (
+        ["train", "--set", "learner.name=cnp"],
+        "brings its own encoder",
+    ),
+    "wider evaluation than the learner": (
+        ["train", "maml-glyphs", "--set", "evaluation=[{way=10}]"],
+        "way=10",
+    ),
+    "longer evaluation than the learner": (
+        ["train", *SMALL, "--set=learner.name=snail", "--set=evaluation=[{shot=5}]"],
+        "at most 5",
+    ),
+    "augmented numbers": (
+        ["train", "maml-sinusoid", "--set", "train.augment=flip"],
+        "augmentation takes images",
+    ),
+    "encoder for other data": (
+        ["train", "maml-sinusoid", "--set", "encoder={name='conv4'}"],
+        "encoder.name=mlp",
+    ),
+    "missing run": (["evaluate", "nowhere"], "there is no run folder"),
+    "folder of something else": (["evaluate", "."], "not a kshot run"),
+    "no images": (["episodes", "sinusoid"], "no images"),
+    "unwritable picture": (["episodes", "digits", "--out", "/proc/e.png"], "cannot write"),
+    "unwritable folder": (["train", *SMALL, "--out", "/proc/run"], "cannot write"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(cli, tmp_path, case):
+    arguments, says = BAD[case]
+    result = cli(*arguments)
+    assert result.returncode == 2, result.stdout + result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert says in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--query", 0], "at least 1 query"),
+        (["--way", 5000], "needs 5000 classes"),
+        (["--split", "testt"], "did you mean 'test'"),
+        (["--dataset", "glyph"], "did you mean 'glyphs'"),
+        (["--dataset", "sinusoid"], "classification"),
+    ],
+)
+def test_bad_evaluations(cli, small_run, arguments, says):
+    result = cli("evaluate", small_run, *arguments)
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_occupied_folder_is_left_alone(cli, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    result = cli("train", *SMALL, "--out", "mine")
+    assert result.returncode == 2
+    assert "already holds something" in result.stderr
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_a_full_disk_leaves_no_half_written_file(program, tmp_path):
+    """Files may not grow beyond 4 KB, which stops the weights."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    result = program("train", *SMALL, "--out", "run", preexec_fn=limit)
+    assert result.returncode == 2, result.stderr
+    assert "cannot write" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+    assert not list(tmp_path.glob("run/.*"))
+
+
+def test_nan_is_one_line(cli, tmp_path):
+    result = cli(
+        "train", *SMALL, "--set=train.lr=1e30", "--set=train.optimizer=sgd", "--out", "run"
+    )
+    assert result.returncode == 2, result.stderr
+    assert "NaN or infinite at step" in result.stderr
+    assert (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_debug_shows_the_traceback(program):
+    assert "Traceback" in program("--debug", "evaluate", "nowhere").stderr
+
+
+def test_interrupt_keeps_what_was_learned(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "kshot",
+        "train",
+        *SMALL,
+        "--set=train.steps=100000",
+        "--out",
+        "run",
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.time() + 90
+    while not (tmp_path / "run" / "run.json").exists() and time.time() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "interrupted" in out
+    assert (tmp_path / "run" / "report.html").exists()

@@ -1,0 +1,125 @@
+"""Write every table of README and docs/results.md from the records.
+
+python benchmarks/tables.py           writes them
+python benchmarks/tables.py --check   fails where a file differs from what the records say
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from kshot.evaluation import show
+
+ROOT = Path(__file__).parent.parent
+RECORDS = ROOT / "benchmarks" / "results"
+PUBLISHED = ROOT / "benchmarks" / "published.json"
+START, END = "<!-- table: {} -->", "<!-- end of table -->"
+FILES = ("README.md", "README.zh-CN.md", "docs/results.md")
+
+Record = dict[str, Any]
+
+
+def records() -> dict[str, Record]:
+    """All records by name."""
+    return {p.stem: json.loads(p.read_text()) for p in sorted(RECORDS.glob("*.json"))}
+
+
+def summary(record: Record) -> str:
+    """One row for each task, one column for each method: for a first look."""
+    rows = record["results"]
+    names = list(dict.fromkeys(r["name"] for r in rows))
+    lines = [f"| unseen tasks | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for group in dict.fromkeys((r["source"], r["task"]) for r in rows):
+        cells = [
+            show(r["metric"], r["mean"], r["interval"])
+            for r in rows
+            if (r["source"], r["task"]) == group
+        ]
+        cells[0] = f"**{cells[0]}**"
+        lines.append(f"| {group[0]}, {group[1]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def full(record: Record) -> str:
+    """Every result with its protocol, the paper's value beside it, and how to get it again."""
+    published = json.loads(PUBLISHED.read_text()).get(record["name"], {})
+    lines = [
+        "| unseen tasks | method | inductive | transductive | published | extra | episodes, hash |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in record["results"]:
+        score = show(r["metric"], r["mean"], r["interval"])
+        columns = ("–", score) if r["transductive"] else (score, "–")
+        paper = published.get(f"{r['source']}, {r['task']}, {r['name']}", "–")
+        extra = ", ".join(f"{k} {v:.3f}" for k, v in r["extra"].items()) or "–"
+        lines.append(
+            f"| {r['source']}, {r['task']} | {r['name']} | {' | '.join(columns)} | {paper} "
+            f"| {extra} | {r['episodes']}, `{r['episode_hash']}` |"
+        )
+    first = record["results"][0]
+    versions = ", ".join(f"{k} {v}" for k, v in first["versions"].items())
+    lines += [
+        "",
+        f"`{first['command']}`: seed {record['config']['seed']}, "
+        f"{record['meta_steps_run']} meta-steps in {record['training_seconds']} s, weights of step "
+        f"{record['meta_steps_kept']} kept by validation; commit `{first['commit']}`; {versions}.",
+    ]
+    return "\n".join(lines)
+
+
+def sentences(found: dict[str, Record]) -> dict[str, str]:
+    """Differences that the pages state in words."""
+    texts = {}
+    if "protonet-glyphs" in found:
+        on_digits = [
+            r
+            for r in found["protonet-glyphs"]["results"]
+            if r["source"] == "digits/test" and r["task"] == "10-way 5-shot"
+        ]
+        ours, pixels = (100 * r["mean"] for r in on_digits[:2])
+        texts["digits"] = (
+            f"On `digits`, 10-way 5-shot, the trained encoder is {ours - pixels:+.1f} points from "
+            f"1-nearest-neighbour on pixels ({ours:.1f} against {pixels:.1f} %). The aim was +15, "
+            f"which this target cannot show: its pixels alone leave {100 - pixels:.1f} points."
+        )
+    return texts
+
+
+def tables() -> dict[str, str]:
+    """Everything that a page may include, by name."""
+    found = records()
+    made = {f"{name} summary": summary(r) for name, r in found.items()}
+    made |= {name: full(r) for name, r in found.items()}
+    return made | sentences(found)
+
+
+def fill(text: str, made: dict[str, str]) -> str:
+    """The text with each marked place filled in."""
+    for name, table in made.items():
+        start = START.format(name)
+        while start in text and not text.split(start, 1)[1].startswith(f"\n{table}\n{END}"):
+            before, rest = text.split(start, 1)
+            text = f"{before}{start}\n{table}\n{END}{rest.split(END, 1)[1]}"
+    return text
+
+
+def main() -> int:
+    """Write or check all pages."""
+    made, stale = tables(), []
+    for name in FILES:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        filled = fill(text, made)
+        if filled != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(filled, encoding="utf-8")
+    print("stale:" if "--check" in sys.argv else "written:", ", ".join(stale) or "nothing")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -27,10 +29,11 @@ def blocks(page: Path, language: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "docs"}
+    module = types.ModuleType("docs_page")
+    monkeypatch.setitem(sys.modules, "docs_page", module)
     for number, code in enumerate(blocks(page, "python")):
         if not code.startswith("# file:"):
-            exec(compile(code, f"{page.name}, block {number}", "exec"), namespace)
+            exec(compile(code, f"{page.name}, block {number}", "exec"), module.__dict__)
 
 
 def test_recipes_in_the_docs_are_valid(tmp_path):
@@ -94,7 +97,7 @@ def test_the_outside_package_works(tmp_path):
     install = ["install", "-q", "--no-deps", "--no-build-isolation", "--target", site]
     run = [sys.executable, "-m", "pip", *install, tmp_path / "package"]
     subprocess.run(list(map(str, run)), check=True)
-    env = {**__import__("os").environ, "PYTHONPATH": str(site)}
+    env = {**os.environ, "PYTHONPATH": str(site)}
     pytest_run = [sys.executable, "-m", "pytest", "-q", "tests"]
     subprocess.run(pytest_run, cwd=tmp_path / "package", env=env, check=True)
     name = re.search(r'entry-points."kshot.learners"\]\n(\w+) =', page.read_text())[1]

@@ -9,6 +9,7 @@ from importlib.resources import files
 
 import torch
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 import kshot
@@ -31,15 +32,18 @@ PACKAGES = (
 
 
 def datasets() -> None:
-    """One row for each data set."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("name", "what", "size", "splits", "source", "licence", "here"):
-        table.add_column(heading, overflow="fold")
+    """A short paragraph for each data set."""
+    console = Console(highlight=False)
     for name in dataset_names():
         e = entry(name)
-        here = "yes" if e.present() else "made on first use"
-        table.add_row(name, e.about, e.size, ", ".join(e.splits), e.source, e.licence, here)
-    Console(highlight=False).print(table)
+        here = "here" if e.present() else "made on first use"
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_row("", f"{e.about}")
+        table.add_row("size", f"{e.size}; splits {', '.join(e.splits)}")
+        table.add_row("source", e.source)
+        table.add_row("licence", e.licence)
+        console.print(f"[bold]{name}[/bold]  [dim]({here})[/dim]")
+        console.print(Padding(table, (0, 0, 1, 2)))
 
 
 def recipes() -> None:

@@ -117,5 +117,5 @@ def source_commit() -> str | None:
 
 
 def command() -> str:
-    """The command line, without the folders of the program."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command line; of absolute paths the last part, since the rest is this machine's."""
+    return " ".join(Path(a).name if Path(a).is_absolute() else a for a in sys.argv)

@@ -35,13 +35,13 @@ def test_a_run_folder_holds_everything(run):
     records = json.loads((run / "results.json").read_text())
     assert [r["name"] for r in records] == [
         "ProtoNet",
-        "1-nearest-neighbour, raw",
+        "1-NN, raw inputs",
         "untrained encoder",
     ]
     assert len({r["episode_hash"] for r in records}) == 1
     page = (run / "report.html").read_text()
     assert page.count("<img") >= 5
-    for score in ("ProtoNet", "1-nearest-neighbour", "untrained encoder"):
+    for score in ("ProtoNet", "1-NN, raw inputs", "untrained encoder"):
         assert score in page
     assert json.loads((run / "run.json").read_text())["config"]["train"]["steps"] == 4
 

@@ -241,7 +241,7 @@ def _baselines(config: RunConfig, shape: TaskShape) -> list[tuple[str, MetaLearn
     """What every table carries: the same without meta-training, and no learning at all."""
     if shape.way == 0:
         return [("untrained", make_learner(config, shape))]
-    baselines: list[tuple[str, MetaLearner]] = [("1-nearest-neighbour, raw", NearestNeighbour())]
+    baselines: list[tuple[str, MetaLearner]] = [("1-NN, raw inputs", NearestNeighbour())]
     if config.encoder.name != "none":
         seed_weights(config.seed)
         encoder = build_encoder(config.encoder.name, shape.x_shape, config.encoder.options)

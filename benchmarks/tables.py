@@ -81,8 +81,8 @@ def sentences(found: dict[str, Record]) -> dict[str, str]:
         ]
         ours, pixels = (100 * r["mean"] for r in on_digits[:2])
         texts["digits"] = (
-            f"On `digits`, 10-way 5-shot, the trained encoder is {ours - pixels:+.1f} points from "
-            f"1-nearest-neighbour on pixels ({ours:.1f} against {pixels:.1f} %). The aim was +15, "
+            f"On `digits`, 10-way 5-shot, the trained encoder is {abs(ours - pixels):.1f} points "
+            f"{'above' if ours > pixels else 'below'} 1-nearest-neighbour on pixels ({ours:.1f} against {pixels:.1f} %). The aim was +15, "
             f"which this target cannot show: its pixels alone leave {100 - pixels:.1f} points."
         )
     return texts

@@ -111,7 +111,7 @@ def embedding_map(features: Tensor, labels: Tensor, images: Tensor | None = None
     Args:
         features: `(examples, features)`.
         labels: `(examples,)`, 20 classes at most for colours that can be told apart.
-        images: `(examples, 1, height, width)`; the first of each class stands at its middle.
+        images: `(examples, 1, height, width)`; the first of each class stands above its middle.
     """
     from sklearn.manifold import TSNE
 
@@ -140,7 +140,14 @@ def _thumbnail(axes: Axes, image: Tensor, at: NDArray[np.float64]) -> None:
 
     box = OffsetImage(image.numpy(), cmap="gray_r", zoom=0.75, alpha=0.9)
     axes.add_artist(
-        AnnotationBbox(box, tuple(at), pad=0.15, bboxprops={"lw": 0.6, "edgecolor": SOFT})
+        AnnotationBbox(
+            box,
+            tuple(at),
+            xybox=(0, 26),
+            boxcoords="offset points",
+            pad=0.15,
+            bboxprops={"lw": 0.6, "edgecolor": SOFT},
+        )
     )
 
 

@@ -23,7 +23,7 @@ from kshot.training.config import RunConfig
 from kshot.training.train import History
 from kshot.types import Episode, Examples
 
-SHOWN_CLASSES = 12
+SHOWN_CLASSES = 20
 SHOWN_SEED = 1
 """Of the episodes that are drawn, apart from those that are scored."""
 

@@ -80,10 +80,11 @@ def sentences(found: dict[str, Record]) -> dict[str, str]:
             if r["source"] == "digits/test" and r["task"] == "10-way 5-shot"
         ]
         ours, pixels = (100 * r["mean"] for r in on_digits[:2])
+        side = "above" if ours > pixels else "below"
         texts["digits"] = (
             f"On `digits`, 10-way 5-shot, the trained encoder is {abs(ours - pixels):.1f} points "
-            f"{'above' if ours > pixels else 'below'} 1-nearest-neighbour on pixels ({ours:.1f} against {pixels:.1f} %). The aim was +15, "
-            f"which this target cannot show: its pixels alone leave {100 - pixels:.1f} points."
+            f"{side} 1-nearest-neighbour on pixels ({ours:.1f} against {pixels:.1f} %). The aim was "
+            f"+15, which this target cannot show: its pixels alone leave {100 - pixels:.1f} points."
         )
     return texts
 

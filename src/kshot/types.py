@@ -50,7 +50,8 @@ class Examples:
 
     Attributes:
         x: features, `(tasks, examples, *features)`, or a dict of such tensors.
-        y: integer labels `(tasks, examples)`, or floating values `(tasks, examples, *values)`.
+        y: integer labels `(tasks, examples)`, or floating values `(tasks, examples, *values)`,
+            where a single number per example has the shape `(tasks, examples, 1)`.
         mask: `(tasks, examples)`, True where the example is real; None if all are.
         way: classes of the widest task; 0 for regression.
     """
@@ -66,6 +67,11 @@ class Examples:
             raise EpisodeError(
                 f"x of shape {tuple(shape)} and y of shape {tuple(self.y.shape)} must both begin "
                 "with (tasks, examples): for a single task add an axis, x[None] and y[None]."
+            )
+        if self.y.is_floating_point() and self.y.dim() == 2:
+            raise EpisodeError(
+                f"values of shape {tuple(self.y.shape)} need an axis of their own, "
+                "(tasks, examples, values): use y[..., None]."
             )
         if not self.y.is_floating_point() and self.y.dtype != torch.int64:
             raise EpisodeError(

@@ -94,3 +94,9 @@ def test_unknown_names_teach():
         kshot.load("digits", size=3)
     with pytest.raises(ConfigError, match=r"split of digits.*known: test"):
         kshot.load("digits")["train"]
+
+
+def test_one_family_in_two_splits_is_refused():
+    family = kshot.testing.Planes()
+    with pytest.raises(DataError, match="same task family"):
+        kshot.Dataset("planes", {"train": family, "val": family})

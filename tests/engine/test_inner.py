@@ -92,3 +92,14 @@ def test_engines_agree_and_unknown_ones_are_refused():
     assert torch.equal(loop["sum"], over_tasks(fn, tree, engine="vmap")["sum"])
     with pytest.raises(ConfigError, match="loop"):
         over_tasks(fn, tree, engine="turbo")
+
+
+def test_adam_can_be_unrolled_through_a_dead_unit():
+    start = torch.tensor([1.0, 2.0], requires_grad=True)
+
+    def loss(weights, k):
+        return (weights["w"] * torch.tensor([1.0, 0.0])).sum() ** 2
+
+    out = adapt_weights(loss, {"w": start}, Adam(0.1), 2)
+    (gradient,) = torch.autograd.grad(out["w"].sum(), start)
+    assert torch.isfinite(gradient).all()

@@ -62,11 +62,15 @@ def test_a_batch_dependent_encoder_is_not_cached():
     assert split is digits
 
 
-def test_evaluating_leaves_the_learner_as_it_was():
+@pytest.mark.parametrize("episodes", [5, 200])  # too few, and enough, to embed the split once
+def test_evaluating_leaves_the_learner_as_it_was(episodes):
     learner = kshot.ProtoNet(kshot.nn.MLP(8, norm=True)).train()
+    learner.encoder.layers[1].eval()
     before = {k: v.clone() for k, v in learner.state_dict().items()}
-    kshot.evaluate(learner, gaussians()["test"], episodes=5, query=3)
+    kshot.evaluate(learner, gaussians()["test"], episodes=episodes, query=3)
     assert learner.training
+    assert learner.encoder.training
+    assert not learner.encoder.layers[1].training
     assert all(torch.equal(v, before[k]) for k, v in learner.state_dict().items())
 
 

@@ -6,6 +6,7 @@ import pytest
 from torch import nn
 
 import kshot
+from kshot.errors import ConfigError
 from kshot.learners import TaskShape
 from kshot.testing import CHECKS, FEATURES, Factory, check_learner, check_learns
 
@@ -24,6 +25,17 @@ def of(
     return lambda shape: cls.for_tasks(encoder(), shape, **options)
 
 
+def regressor(make: Factory) -> Factory:
+    """The same learner, for regression only: the suite then draws functions."""
+
+    def factory(shape: TaskShape) -> kshot.MetaLearner:
+        if shape.way:
+            raise ConfigError("for regression")
+        return make(shape)
+
+    return factory
+
+
 LEARNERS: dict[str, Factory] = {
     "protonet": of(kshot.ProtoNet, body_with_norm),
     "protonet-cosine": of(kshot.ProtoNet, body, distance="cosine"),
@@ -33,6 +45,10 @@ LEARNERS: dict[str, Factory] = {
     "maml-norm": of(kshot.MAML, body_with_norm, inner_lr=0.4, test_steps=3),
     "maml-support": of(kshot.MAML, body_with_norm, inner_lr=0.4, normalization="support"),
     "fomaml": of(kshot.MAML, body, inner_lr=0.1, inner_steps=2, first_order=True),
+    "maml-sum": of(kshot.MAML, body, inner_lr=0.025, inner_steps=2, reduction="sum/shot"),
+    "maml-regression": regressor(of(kshot.MAML, body, inner_lr=0.05, inner_steps=3)),
+    "reptile-regression": regressor(of(kshot.Reptile, body, inner_lr=3e-2, inner_batch=2)),
+    "meta-lstm-regression": regressor(of(kshot.MetaLSTM, body, inner_steps=4)),
     "reptile": of(kshot.Reptile, body, inner_lr=1e-2, inner_steps=8, test_steps=30, inner_batch=6),
     "meta-lstm": of(kshot.MetaLSTM, body, inner_steps=4),
     "snail": of(kshot.SNAIL, body_with_norm, filters=32),
@@ -66,10 +82,3 @@ def test_the_suite_can_fail() -> None:
 
     with pytest.raises(AssertionError, match="declared inductive"):
         check_learner(lambda shape: Leaky(body()))
-
-
-def test_regressors_through_the_same_checks() -> None:
-    shape = TaskShape((FEATURES,), 0, 5, (1,))
-    learner = kshot.MAML.for_tasks(body(), shape, inner_lr=0.01)
-    episode = kshot.draw(kshot.testing.Planes(), kshot.EpisodeSpec(shot=5, query=7), 0, [0, 1])
-    assert learner(episode).shape == (2, 7, 1)

@@ -145,3 +145,39 @@ def test_foreign_batch_norm_is_converted_with_a_word():
     with pytest.warns(UserWarning, match="one task's"):
         learner = kshot.ProtoNet(nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4)))
     assert isinstance(learner.encoder[1], kshot.nn.BatchNorm)
+
+
+def test_every_whole_network_learner_converts_with_a_word():
+    for cls, options in (
+        (kshot.MAML, {}),
+        (kshot.Reptile, {}),
+        (kshot.MetaLSTM, {}),
+    ):
+        network = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+        with pytest.warns(UserWarning, match="one task's"):
+            cls(network, **options)
+
+
+def test_frozen_parameters_do_not_move():
+    network = net()
+    network[0][1].requires_grad_(False)
+    learner = kshot.MAML(network, inner_lr=0.5).eval()
+    assert "0.1.weight" not in learner.head.fit(episode().support, key=torch.arange(2)).weights
+
+
+def test_sum_over_shot_counts_the_ways_of_each_task():
+    """A narrow task in a wide meta-batch adapts as it does alone."""
+    spec = kshot.EpisodeSpec((2, 3), 2, 4)
+    e = kshot.draw(gaussians()["train"], spec, 0, range(6))
+    ways = e.support.present().sum(1)
+    assert set(ways.tolist()) == {2, 3}
+    learner = kshot.MAML(net().float(), inner_lr=0.4, reduction="sum/shot").eval()
+    i = int((ways == 2).nonzero()[0])
+    alone = kshot.draw(gaussians()["train"], spec, 0, [i])
+    found = learner(e)[i, : alone.query.size, :2]
+    assert torch.allclose(found, learner(alone)[0], atol=1e-5)
+
+
+def test_scalar_values_need_an_axis():
+    with pytest.raises(EpisodeError, match=r"y\[\.\.\., None\]"):
+        kshot.Examples(torch.randn(2, 5, 1), torch.randn(2, 5))

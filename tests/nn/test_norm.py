@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from kshot.errors import ConfigError
 from kshot.nn import BatchNorm, convert_batch_norm
 from kshot.nn.norm import Groups, batch_statistics, given_statistics, running_statistics
 
@@ -87,7 +88,25 @@ def test_conversion_keeps_weights_and_answers(affine):
     x = torch.randn(5, 4)
     expected = net.eval()(x)
     names = list(net.state_dict())
-    assert convert_batch_norm(net) == ["1"]
+    with pytest.warns(UserWarning, match="one task's"):
+        assert convert_batch_norm(net) == ["1"]
     assert [n for n in names if "num_batches" not in n] == list(net.state_dict())
     assert torch.allclose(net(x), expected, atol=1e-6)
     assert convert_batch_norm(net) == []
+
+
+def test_layers_that_normalise_in_their_own_way_are_refused():
+    class WithActivation(nn.BatchNorm1d):
+        def forward(self, x):
+            return super().forward(x).relu()
+
+    for layer in (WithActivation(3), nn.SyncBatchNorm(3)):
+        with pytest.raises(ConfigError, match="in its own way"):
+            convert_batch_norm(nn.Sequential(nn.Linear(4, 3), layer))
+
+
+def test_pytorchs_weights_load_unchanged():
+    theirs, ours = nn.BatchNorm2d(3), BatchNorm(3)
+    theirs(images())
+    ours.load_state_dict(theirs.state_dict())
+    assert torch.equal(ours.running_mean, theirs.running_mean)

@@ -21,13 +21,15 @@ def learner():
 def test_the_best_by_validation_is_kept():
     """With a rate that ruins the weights later on, the kept ones are those of the best row."""
     data, model = gaussians(), learner()
-    validation = kshot.FrozenEpisodes(data["test"], kshot.EpisodeSpec(5, 1, 5), 50)
+    noise = 2 * torch.randn(data["test"].x.shape, generator=torch.Generator().manual_seed(0))
+    noisy = data["test"].with_x(data["test"].x + noise)
+    validation = kshot.FrozenEpisodes(noisy, kshot.EpisodeSpec(5, 1, 5), 50)
     history = kshot.meta_train(
         model,
         data["train"],
         query=5,
         steps=40,
-        lr=1.0,
+        lr=30.0,
         optimizer="sgd",
         validate_every=10,
         validation=validation,
@@ -35,7 +37,8 @@ def test_the_best_by_validation_is_kept():
     )
     scores = {r.step: r.validation for r in history.rows if r.validation is not None}
     assert history.best_step == max(scores, key=lambda s: (scores[s], -s))
-    again = kshot.evaluate(model, data["test"], query=5, episodes=50)
+    assert scores[40] < scores[history.best_step]
+    again = kshot.evaluate(model, noisy, query=5, episodes=50)
     assert again.mean == pytest.approx(scores[history.best_step])
 
 
@@ -183,3 +186,62 @@ def test_functional_loop_matches_the_trainer():
                 p -= 0.1 * p.grad
     for a, b in zip(model.parameters(), by_hand.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_training_goes_on_in_training_mode_after_a_validation():
+    """Also where the validation embeds its split once, behind the learner's back."""
+    data, modes = gaussians(), []
+
+    class Spy(kshot.ProtoNet):
+        def loss(self, episode):
+            modes.append((self.training, self.encoder.training, self.frozen.training))
+            return super().loss(episode)
+
+    model = Spy(kshot.nn.MLP(8, norm=True))
+    model.frozen = nn.Dropout().eval()
+    validation = kshot.FrozenEpisodes(data["test"], kshot.EpisodeSpec(5, 1, 10), 100)
+    model.train()
+    model.frozen.eval()
+    kshot.meta_train(
+        model,
+        data["train"],
+        query=5,
+        steps=4,
+        validate_every=2,
+        validation=validation,
+        progress=False,
+    )
+    assert [m[:2] for m in modes] == [(True, True)] * 4
+
+
+def test_nan_validation_is_never_the_best():
+    from kshot.training.train import Row, _Best
+
+    best = _Best(learner())
+    offers = [
+        best.offer(learner(), Row(step, 0.0, 0.0, 0.0, validation=value), "mse")
+        for step, value in enumerate([1.0, float("nan"), 5.0, 0.5], start=1)
+    ]
+    assert offers == [True, False, False, True]
+    assert best.step == 4
+
+
+def test_a_diverged_step_leaves_no_trace_in_the_running_statistics():
+    x = torch.randn(60, 8)
+    data = kshot.Dataset.from_arrays(x, [i // 10 for i in range(60)])["test"]
+    model, calls = learner(), []
+
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = model.encoder
+
+        def forward(self, rows):
+            calls.append(1)
+            return self.net(rows * (float("nan") if len(calls) == 3 else 1.0))
+
+    poisoned = kshot.ProtoNet(Encoder())
+    with pytest.raises(DivergedError, match="step 3"):
+        kshot.meta_train(poisoned, data, query=3, steps=5, progress=False)
+    assert all(torch.isfinite(b).all() for b in poisoned.buffers())
+    assert all(torch.isfinite(p).all() for p in poisoned.parameters())

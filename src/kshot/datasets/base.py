@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -82,7 +82,7 @@ class Split:
         digest = hashlib.sha256(repr(self.sizes).encode())
         parts = self.x if isinstance(self.x, dict) else {"": self.x}
         for name in sorted(parts):
-            tensor = parts[name].contiguous()
+            tensor = parts[name].detach().cpu().contiguous()
             digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
             digest.update(tensor.view(torch.uint8).numpy().data if tensor.numel() else b"")
         return digest.hexdigest()[:16]
@@ -102,7 +102,7 @@ def _as_they_are(x: Features) -> Features:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Named splits whose classes are disjoint (checked), or one family of tasks for all of them.
+    """Named splits whose classes are disjoint (checked), or a family of tasks for each.
 
     Attributes:
         name: as in `kshot datasets`.
@@ -117,9 +117,14 @@ class Dataset:
     about: str = ""
     source: str = ""
     licence: str = ""
-    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        families = [s.fingerprint for s in self.splits.values() if not isinstance(s, Split)]
+        if len(set(families)) < len(families):
+            raise DataError(
+                f"data set {self.name!r}: the same task family in two splits would draw the same "
+                "tasks for both: give each split its own, with another name in its fingerprint."
+            )
         owner: dict[Hashable, str] = {}
         for split_name, split in self.splits.items():
             for label in split.classes if isinstance(split, Split) else ():

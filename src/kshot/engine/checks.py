@@ -11,19 +11,26 @@ from torch.utils import _pytree as pytree
 from kshot.errors import DifferentiationError
 
 
-def explain_second_order(module: nn.Module, x: Tensor, error: RuntimeError) -> DifferentiationError:
+def explain_second_order(
+    module: nn.Module, x: Tensor, error: RuntimeError
+) -> DifferentiationError | None:
     """The error that names the layers of `module` that cannot be differentiated twice.
 
     Args:
         module: the network of the inner loop.
         x: a batch that it takes.
-        error: what the failed backward pass said.
+        error: what the failed pass said.
+
+    Returns:
+        None if there are no such layers: the failure had another cause.
     """
     names = once_differentiable_layers(module, x)
-    what = f"layer {', '.join(map(repr, names))}" if names else "an operation of the network"
+    if not names:
+        return None
     return DifferentiationError(
-        f"{what} cannot be differentiated twice ({str(error).splitlines()[0][:120]}): use "
-        "first_order=True, replace the layer, or, for fused attention, run inside "
+        f"layer {', '.join(map(repr, names))} cannot be differentiated twice "
+        f"({str(error).splitlines()[0][:120]}): use first_order=True, replace the layer, or, for "
+        "fused attention, run inside "
         "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)."
     )
 

@@ -104,7 +104,8 @@ class Adam:
         moved = {}
         for name, w in fast.items():
             m, v = first[name] / (1 - b1 ** (k + 1)), second[name] / (1 - b2 ** (k + 1))
-            moved[name] = w - self.lr * m / (v.sqrt() + self.eps)
+            # Without the tiny term, the root's own derivative at 0 would be infinite.
+            moved[name] = w - self.lr * m / ((v + 1e-30).sqrt() + self.eps)
         return moved, (first, second)
 
 

@@ -22,7 +22,7 @@ from kshot import philox
 from kshot.datasets.base import Split, TaskFamily
 from kshot.episodes.spec import EpisodeSpec, bounds
 from kshot.errors import EpisodeError
-from kshot.types import Episode, Examples, map_features
+from kshot.types import Episode, Examples, first_tensor, map_features
 
 Index = NDArray[np.int64]
 
@@ -72,7 +72,7 @@ def draw(source: Split | TaskFamily, spec: EpisodeSpec, seed: int, index: Sequen
     return Episode(
         _gather(source, [t.support for t in tasks], [t.support_labels for t in tasks], way),
         _gather(source, [t.query for t in tasks], [t.query_labels for t in tasks], way),
-        torch.tensor(index, dtype=torch.int64),
+        torch.tensor(index, dtype=torch.int64, device=first_tensor(source.x).device),
     )
 
 
@@ -105,12 +105,14 @@ def _draw_task(split: Split, spec: EpisodeSpec, key: int, i: int) -> _Draw:
 
 def _gather(split: Split, rows: Sequence[Index], labels: Sequence[Index], way: int) -> Examples:
     lengths = [len(r) for r in rows]
+    device = first_tensor(split.x).device
     mask = None
     if len(set(lengths)) > 1:
         mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    index = _stack(rows, max(lengths))
+        mask = mask.to(device)
+    index = _stack(rows, max(lengths)).to(device)
     x = split.prepare(map_features(lambda v: v[index], split.x))
-    return Examples(x, _stack(labels, max(lengths)), mask, way)
+    return Examples(x, _stack(labels, max(lengths)).to(device), mask, way)
 
 
 def _stack(rows: Sequence[Index], length: int) -> Tensor:

@@ -16,7 +16,7 @@ class EpisodeSpec:
     """The shape of the episodes.
 
     Attributes:
-        way: classes per task; ignored by task families without classes.
+        way: classes per task; of no meaning for task families, but part of their episodes' key.
         shot: support examples per class.
         query: query examples per class.
         imbalanced: where `shot` is a range, draw it for each class instead of for each task.

@@ -61,8 +61,8 @@ def episode_picture(episode: Episode, output: Output | None = None, title: str =
     class that was answered instead.
     """
     support, query = episode.support, episode.query
-    answers = None if output is None else _logits(output)[0].argmax(-1)
-    columns = [_by_class(part.x, part.y, part.real, episode.way) for part in (support, query)]
+    answers = None if output is None else _values(output)[0].argmax(-1)
+    columns = [_by_class(part.y, part.real, episode.way) for part in (support, query)]
     shots = min(max(len(c) for c in columns[0]), MAX_COLUMNS)
     queries = min(max(len(c) for c in columns[1]), MAX_COLUMNS)
     figure = Figure(figsize=(0.62 * (shots + queries) + 0.9, 0.66 * episode.way + 0.5))
@@ -85,11 +85,11 @@ def episode_picture(episode: Episode, output: Output | None = None, title: str =
     return figure
 
 
-def _logits(output: Output) -> Tensor:
+def _values(output: Output) -> Tensor:
     return output.mean if isinstance(output, Gaussian) else output
 
 
-def _by_class(x: Tensor, y: Tensor, real: Tensor, way: int) -> list[list[int]]:
+def _by_class(y: Tensor, real: Tensor, way: int) -> list[list[int]]:
     return [((y[0] == label) & real[0]).nonzero().squeeze(1).tolist() for label in range(way)]
 
 
@@ -169,7 +169,7 @@ def function_fits(
         grid = episode.query.x[task, :, 0]
         axes.plot(grid, truth[task, :, 0], color=INK, lw=2, label="true function")
         for (name, output), color in zip(fits, colors, strict=False):
-            mean = _logits(output)[task, :, 0]
+            mean = _values(output)[task, :, 0]
             axes.plot(grid, mean, color=color, ls="--", label=name)
             if isinstance(output, Gaussian):
                 band = 1.645 * output.std[task, :, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
 import sys
@@ -75,17 +76,22 @@ class Result:
     values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """The record as it is stored."""
+        """The record as it is stored; JSON has no NaN, so what is not finite becomes null."""
         fields = asdict(self)
         del fields["values"]
+        for name in ("mean", "interval", "std"):
+            if not math.isfinite(fields[name]):
+                fields[name] = None
         return fields
 
     def __str__(self) -> str:
         return show(self.metric, self.mean, self.interval)
 
 
-def show(metric: str, value: float, interval: float | None = None) -> str:
+def show(metric: str, value: float | None, interval: float | None = None) -> str:
     """A score as people read it: accuracies in percent, the rest as it is."""
+    if value is None or not math.isfinite(value):
+        return "not finite"
     factor, digits, unit = (100, 2, " %") if metric == "accuracy" else (1, 3, "")
     spread = "" if interval is None else f" ± {factor * interval:.{digits}f}"
     return f"{factor * value:.{digits}f}{spread}{unit}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -89,32 +90,40 @@ def score_episodes(
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """One value per episode and metric; the first metric is the main one."""
-    was_training = learner.training
+    device = device_of(learner)
+    per_task = bounds(frozen.spec.way)[1] * (bounds(frozen.spec.shot)[1] + frozen.spec.query)
+    size = max(1, ROWS_PER_FORWARD // per_task)
+    parts: dict[str, list[Tensor]] = {}
+    done = 0
+    with evaluating(learner):
+        scorer, episodes = _embed_once(learner, frozen)
+        for episode in episodes.batches(size):
+            output = _to_cpu(scorer(episode.to(device)))
+            for metric, values in metrics(output, episode.query).items():
+                parts.setdefault(metric, []).append(values.double())
+            done += len(episode.key)
+            if progress is not None:
+                progress(done, frozen.count)
+    return {metric: torch.cat(values).numpy() for metric, values in parts.items()}
+
+
+@contextmanager
+def evaluating(learner: MetaLearner) -> Iterator[None]:
+    """Meta-test mode without gradients; afterwards every module is in the mode it was in."""
+    modes = {module: module.training for module in learner.modules()}
     learner.eval()
     try:
         with torch.no_grad():
-            learner, frozen = _embed_once(learner, frozen)
-            return _score(learner, frozen, progress)
+            yield
     finally:
-        learner.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
 
 
-def _score(
-    learner: MetaLearner, frozen: FrozenEpisodes, progress: Callable[[int, int], None] | None
-) -> dict[str, NDArray[np.float64]]:
-    per_task = bounds(frozen.spec.way)[1] * (bounds(frozen.spec.shot)[1] + frozen.spec.query)
-    size = max(1, ROWS_PER_FORWARD // per_task)
-    device = device_of(learner)
-    parts: dict[str, list[Tensor]] = {}
-    done = 0
-    for episode in frozen.batches(size):
-        scores = metrics(learner(episode.to(device)), episode.to(device).query)
-        for metric, values in scores.items():
-            parts.setdefault(metric, []).append(values.double().cpu())
-        done += len(episode.key)
-        if progress is not None:
-            progress(done, frozen.count)
-    return {metric: torch.cat(values).numpy() for metric, values in parts.items()}
+def _to_cpu(output: Output) -> Output:
+    if isinstance(output, Gaussian):
+        return Gaussian(output.mean.cpu(), output.std.cpu())
+    return output.cpu()
 
 
 def metrics(output: Output, query: Examples) -> dict[str, Tensor]:
@@ -133,7 +142,7 @@ def metrics(output: Output, query: Examples) -> dict[str, Tensor]:
         }
     if query.y.is_floating_point():
         return {"mse": mean((output - query.y) ** 2)}
-    return {"accuracy": mean((output.argmax(-1) == query.y).double())}
+    return {"accuracy": mean((output.argmax(-1) == query.y).float())}
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -160,7 +169,7 @@ def embedded(learner: MetaLearner, split: Split) -> tuple[MetaLearner, Split]:
     Where an example's embedding depends on others (checked on the spot), or there is no encoder,
     both come back as they are.
     """
-    if isinstance(learner.encoder, nn.Identity) or not learner.pointwise:
+    if not learner.pointwise:
         return learner, split
     features = embed_split(learner, split)
     alone = learner.embed(_rows(split, slice(0, 1)).to(device_of(learner)))[0][0].cpu()
@@ -194,11 +203,6 @@ def on_features(learner: MetaLearner) -> MetaLearner:
 
 
 def predictions(learner: MetaLearner, episode: Episode) -> Output:
-    """What an evaluated learner answers; nothing changes."""
-    was_training = learner.training
-    learner.eval()
-    try:
-        with torch.no_grad():
-            return learner(episode.to(device_of(learner)))  # type: ignore[no-any-return]
-    finally:
-        learner.train(was_training)
+    """What the learner answers at meta-test, on the CPU; nothing changes."""
+    with evaluating(learner):
+        return _to_cpu(learner(episode.to(device_of(learner))))

@@ -6,7 +6,6 @@ Episode -> encoder (slow, one forward for the whole meta-batch)
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
@@ -119,26 +118,17 @@ class MetaLearner(nn.Module):
         tasks: the kinds of task that the method is for.
         symmetric: permuting a task's classes permutes the logits and changes nothing else.
         order_free: the order of the support does not matter.
-        idle: patterns of parameter names that short tasks may leave without a gradient.
     """
 
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification",)
     symmetric: ClassVar[bool] = True
     order_free: ClassVar[bool] = True
-    idle: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, encoder: nn.Module, head: Head, *, normalization: Normalization = "joint"
     ) -> None:
         super().__init__()
-        replaced = convert_batch_norm(encoder)
-        if replaced:
-            warnings.warn(
-                f"{len(replaced)} BatchNorm layer(s) replaced by kshot.nn.BatchNorm, whose "
-                f"statistics are one task's (normalization={normalization!r}): "
-                f"{', '.join(replaced[:3])}{', ...' if len(replaced) > 3 else ''}.",
-                stacklevel=3,
-            )
+        convert_batch_norm(encoder)
         if normalization not in ("task", "joint", "support", "frozen"):
             raise ConfigError(
                 f"normalization={normalization!r} is none of 'task', 'joint', 'support', 'frozen'."
@@ -157,9 +147,15 @@ class MetaLearner(nn.Module):
         by_norm = self.normalization == "task" and has_batch_norm(self)
         return self.head.transductive or by_norm
 
+    def idle(self, examples: int) -> set[str]:
+        """Names of parameters that a support of so many examples leaves without a gradient."""
+        return set()
+
     @property
     def pointwise(self) -> bool:
-        """Whether an example's embedding, after meta-training, depends on it alone."""
+        """Whether there is an encoder, and at meta-test it embeds each example by itself."""
+        if isinstance(self.encoder, nn.Identity):
+            return False
         return self.normalization in ("joint", "frozen") or not has_batch_norm(self.encoder)
 
     def adapt(
@@ -170,6 +166,10 @@ class MetaLearner(nn.Module):
         key: Tensor | None = None,
     ) -> Predictor:
         """Learn the tasks of `support`; the learner itself does not change.
+
+        After `learner.eval()` (as `meta_train` and `load_run` leave it) the head adapts as at
+        meta-test; after `learner.train()` as in meta-training: with its number of inner steps, and
+        differentiably, for a loop of your own.
 
         Args:
             support: labelled examples, `(tasks, examples, *features)`.

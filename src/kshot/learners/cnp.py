@@ -80,7 +80,7 @@ class CNP(MetaLearner):
         `(tasks, queries, *y_shape)`.
 
     Deviations:
-        None.
+        The size of the support is fixed in meta-training; the paper varies it.
 
     Example:
         >>> import kshot

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from kshot.engine import (
 from kshot.engine.tasks import task_slice
 from kshot.errors import ConfigError, EpisodeError
 from kshot.functional import masked_logits
-from kshot.learners.base import Head, TaskShape, example_losses
+from kshot.learners.base import Head, MetaLearner, TaskKind, TaskShape, example_losses
 from kshot.nn import output_size
 from kshot.nn.norm import (
     BatchNorm,
@@ -59,7 +60,8 @@ class InnerLoop(Head):
         steps: inner steps in meta-training.
         test_steps: inner steps otherwise; as in meta-training by default.
         gradient: how the outer loop sees the inner gradient, in meta-training.
-        fast: which parameters move, by name; all by default. The rest is slow.
+        fast: which parameters move, by name; all by default. The rest is slow, and so is what
+            does not require a gradient.
         normalization: `task`, `support` or `frozen`.
         reduction: of the inner loss.
         batch_size: examples per inner step, drawn by the episode's key; the whole support if None.
@@ -97,9 +99,19 @@ class InnerLoop(Head):
         self.net, self.rule = net, rule
         self.steps, self.test_steps = steps, steps if test_steps is None else test_steps
         self.gradient: GradientMode = gradient
-        self.fast_names = [name for name, _ in net.named_parameters() if fast(name)]
-        self.normalization, self.reduction, self.batch_size = normalization, reduction, batch_size
+        self.fast_names = [n for n, p in net.named_parameters() if p.requires_grad and fast(n)]
+        self.normalization: Normalization = normalization
+        self.reduction, self.batch_size = reduction, batch_size
         self.engine: Engine = engine
+
+    @contextmanager
+    def at_test(self, steps: int) -> Iterator[None]:
+        """Take so many inner steps at meta-test, within the block."""
+        usual, self.test_steps = self.test_steps, steps
+        try:
+            yield
+        finally:
+            self.test_steps = usual
 
     def fast_weights(self) -> Weights:
         """Where the fast weights start."""
@@ -112,6 +124,8 @@ class InnerLoop(Head):
         if not support.y.is_floating_point():
             self._check_way(support)
             present = support.present()
+        elif self.reduction == "sum/shot":
+            raise EpisodeError("reduction='sum/shot' is for classification: set it to 'mean'.")
         engine = choose_engine(self.engine, list(self.fast_weights().values()))
         steps = self.steps if self.training else self.test_steps
         indices, states = [], []
@@ -143,16 +157,15 @@ class InnerLoop(Head):
     ) -> tuple[Weights, tuple[Statistics, ...]]:
         steps = self.steps if self.training else self.test_steps
         # In MAML's code the inner loss is the sum over the support divided by the shot.
-        factor = 1.0
-        if present is not None and self.reduction == "sum/shot":
-            factor = float(present.shape[0])
+        sums = self.reduction == "sum/shot" and present is not None
+        factor = present.sum() if sums and present is not None else 1
 
         def loss(weights: Weights, k: int) -> Tensor:
             rows = slice(None) if batches is None else batches[k]
             output = self._forward(weights, task_slice(x, rows))
             if present is not None:
                 output = masked_logits(output[:, : present.shape[0]], present)
-            return factor * example_losses(output, y[rows]).mean()
+            return example_losses(output, y[rows]).mean() * factor
 
         weights = adapt_weights(
             loss,
@@ -206,10 +219,28 @@ class InnerLoop(Head):
             )
 
 
-def with_linear_head(encoder: nn.Module, shape: TaskShape) -> nn.Sequential:
-    """The encoder with a linear layer for the tasks' classes or values on top."""
-    outputs = shape.way or int(np.prod(shape.y_shape))
-    return nn.Sequential(encoder, nn.Linear(output_size(encoder, shape.x_shape), outputs))
+class NetworkLearner(MetaLearner):
+    """A learner whose fast weights are a whole network's: the encoder is the identity.
+
+    Args:
+        head: the inner loop over the network.
+    """
+
+    tasks: ClassVar[tuple[TaskKind, ...]] = ("classification", "regression")
+    symmetric: ClassVar[bool] = False  # the last layer starts from learned rows
+
+    head: InnerLoop
+
+    def __init__(self, head: InnerLoop) -> None:
+        super().__init__(nn.Identity(), head, normalization=head.normalization)
+
+    @classmethod
+    def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:
+        """The encoder gets a linear layer for the tasks' classes or values on top."""
+        outputs = shape.way or int(np.prod(shape.y_shape))
+        last = nn.Linear(output_size(encoder, shape.x_shape), outputs)
+        net: Any = nn.Sequential(encoder, last)
+        return cls(net, **options)
 
 
 def norm_parameters(net: nn.Module) -> set[str]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
-
 from torch import nn
 
 from kshot.engine import SGD, Engine
-from kshot.learners.base import MetaLearner, TaskKind, TaskShape
-from kshot.learners.inner_loop import InnerLoop, Reduction, norm_parameters, with_linear_head
+from kshot.learners.inner_loop import InnerLoop, NetworkLearner, Reduction, norm_parameters
 from kshot.nn.norm import Normalization
 
 
-class MAML(MetaLearner):
+class MAML(NetworkLearner):
     """MAML: weights from which a few gradient steps solve a new task.
 
     For each task the whole network takes `inner_steps` gradient steps on the support. The outer
@@ -41,7 +38,10 @@ class MAML(MetaLearner):
         values `(tasks, queries, *values)`.
 
     Deviations:
-        None. The default `mean` needs an alpha `way` times as large as the authors' code.
+        The default inner loss is a mean, for which the authors' alpha = 0.4 at 5-way would be 2.0
+        (`reduction="sum/shot"` takes their values as they are). Batch normalisation's epsilon is
+        PyTorch's 1e-5, not 1e-3; layers start as PyTorch's do, not from Xavier or normal draws; the
+        outer loss is a mean over tasks, not a sum.
 
     Example:
         >>> import kshot
@@ -58,11 +58,6 @@ class MAML(MetaLearner):
           author={Finn, Chelsea and Abbeel, Pieter and Levine, Sergey},
           booktitle={International Conference on Machine Learning}, year={2017}}
     """
-
-    tasks: ClassVar[tuple[TaskKind, ...]] = ("classification", "regression")
-    symmetric: ClassVar[bool] = False  # the last layer starts from learned rows
-
-    head: InnerLoop
 
     def __init__(
         self,
@@ -89,9 +84,4 @@ class MAML(MetaLearner):
             reduction=reduction,
             engine=engine,
         )
-        super().__init__(nn.Identity(), head, normalization=normalization)
-
-    @classmethod
-    def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:
-        """The encoder gets a linear layer for the tasks' classes or values."""
-        return cls(with_linear_head(encoder, shape), **options)
+        super().__init__(head)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from kshot.engine import Engine, Weights
-from kshot.learners.base import MetaLearner, TaskKind, TaskShape
-from kshot.learners.inner_loop import InnerLoop, with_linear_head
+from kshot.learners.inner_loop import InnerLoop, NetworkLearner
 from kshot.nn.norm import Normalization
 
 PREPROCESS_P = 10.0
@@ -77,7 +76,7 @@ class LSTMRule(nn.Module):
         return weights, RuleState(h, cell, input_gate, forget_gate)
 
 
-class MetaLSTM(MetaLearner):
+class MetaLSTM(NetworkLearner):
     """Meta-LSTM: an LSTM learns how a network's weights should move on a support set.
 
     The weights are the cell state of an LSTM: its forget gate shrinks them, its input gate is a
@@ -105,7 +104,9 @@ class MetaLSTM(MetaLearner):
     Deviations:
         The statistics for the queries are those of the whole support after the last update, not
         a running average over the updates. The gates see the previous gates after the sigmoid, as
-        in the paper's equations, not before it, as in the authors' code.
+        in the paper's equations, not before it, as in the authors' code. The authors divide the
+        learner's gradient by the batch size a second time and, in meta-training, normalise queries
+        by their own batch; here neither is done.
 
     Example:
         >>> import kshot
@@ -122,10 +123,6 @@ class MetaLSTM(MetaLearner):
           author={Ravi, Sachin and Larochelle, Hugo},
           booktitle={International Conference on Learning Representations}, year={2017}}
     """
-
-    tasks: ClassVar[tuple[TaskKind, ...]] = ("classification", "regression")
-    symmetric: ClassVar[bool] = False  # the last layer starts from learned rows
-    head: InnerLoop
 
     def __init__(
         self,
@@ -148,9 +145,4 @@ class MetaLSTM(MetaLearner):
             batch_size=inner_batch,
             engine=engine,
         )
-        super().__init__(nn.Identity(), head, normalization=normalization)
-
-    @classmethod
-    def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:
-        """The encoder gets a linear layer for the tasks' classes or values."""
-        return cls(with_linear_head(encoder, shape), **options)
+        super().__init__(head)

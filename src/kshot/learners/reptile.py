@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from kshot.engine import Adam, Engine
-from kshot.learners.base import MetaLearner, TaskKind, TaskShape
-from kshot.learners.inner_loop import InnerLoop, with_linear_head
+from kshot.learners.inner_loop import InnerLoop, NetworkLearner
 from kshot.nn.norm import Normalization
 from kshot.types import Episode
 
 
-class Reptile(MetaLearner):
+class Reptile(NetworkLearner):
     """Reptile: move the starting point towards where training on each task ends.
 
     Each task trains the whole network for some mini-batches of its support; there is no query in
@@ -40,7 +39,9 @@ class Reptile(MetaLearner):
         values `(tasks, queries, *values)`.
 
     Deviations:
-        Adam's moments start at zero for each task (the authors' persist over training tasks).
+        Adam's moments start at zero for each task (the authors' persist over training tasks). The
+        outer step is the paper's only under `optimizer="sgd"` with `lr` as epsilon; meta-test uses
+        the same `inner_batch` as meta-training (the authors 5 at 5-way).
 
     Example:
         >>> import kshot
@@ -57,11 +58,7 @@ class Reptile(MetaLearner):
           journal={arXiv preprint arXiv:1803.02999}, year={2018}}
     """
 
-    tasks: ClassVar[tuple[TaskKind, ...]] = ("classification", "regression")
-    symmetric: ClassVar[bool] = False  # the last layer starts from learned rows
     order_free: ClassVar[bool] = False  # mini-batches are drawn by position
-
-    head: InnerLoop
 
     def __init__(
         self,
@@ -84,12 +81,7 @@ class Reptile(MetaLearner):
             batch_size=inner_batch,
             engine=engine,
         )
-        super().__init__(nn.Identity(), head, normalization=normalization)
-
-    @classmethod
-    def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:
-        """The encoder gets a linear layer for the tasks' classes or values."""
-        return cls(with_linear_head(encoder, shape), **options)
+        super().__init__(head)
 
     def loss(self, episode: Episode) -> Tensor:
         """Half the squared distance to the tasks' weights, mean over tasks; queries are unused."""

@@ -160,7 +160,8 @@ class SNAIL(MetaLearner):
         support and query `(tasks, examples, *features)`; logits `(tasks, queries, way)`.
 
     Deviations:
-        The attention blocks' sizes follow a port of the paper (its appendix was not at hand).
+        The attention blocks' sizes follow a port of the paper (its appendix was not at hand). The
+        paper draws the shot of each training episode from 1 to 5; here a recipe's `shot` decides.
 
     Example:
         >>> import kshot
@@ -180,7 +181,8 @@ class SNAIL(MetaLearner):
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification",)
     symmetric: ClassVar[bool] = False  # labels are one-hot inputs with learned weights
     order_free: ClassVar[bool] = False  # the support is a sequence
-    idle: ClassVar[tuple[str, ...]] = ("head.blocks.*.before.weight",)  # dilation > length
+
+    head: SnailHead
 
     def __init__(
         self,
@@ -194,6 +196,14 @@ class SNAIL(MetaLearner):
     ) -> None:
         head = SnailHead(features, way=way, length=length, filters=filters)
         super().__init__(encoder, head, normalization=normalization)
+
+    def idle(self, examples: int) -> set[str]:
+        """A convolution that reaches back further than the support sees only zeros there."""
+        return {
+            f"head.blocks.{i}.before.weight"
+            for i, block in enumerate(self.head.blocks)
+            if isinstance(block, DenseBlock) and block.dilation > examples
+        }
 
     @classmethod
     def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:

@@ -62,8 +62,7 @@ class Conv4(nn.Module):
 def _block(in_channels: int, channels: int, strided: bool, norm_scale: bool) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, channels, 3, stride=2 if strided else 1, padding=1)
     nn.init.xavier_uniform_(conv.weight)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     pool: list[nn.Module] = [] if strided else [nn.MaxPool2d(2)]
     return nn.Sequential(conv, BatchNorm(channels, scale=norm_scale), *pool, nn.ReLU())
 

@@ -13,15 +13,18 @@ The context is a `ContextVar`, so threads that serve different learners do not m
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from kshot.errors import ConfigError
 
 Normalization = Literal["task", "joint", "support", "frozen"]
 """Where the statistics of a task's examples come from (design of the library, "Normalisation"):
@@ -137,6 +140,10 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.pop(f"{prefix}num_batches_tracked", None)  # PyTorch's layers count batches
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` by the statistics that the context asks for."""
         context = _context.get() or _Context("batch" if self.training else "running", update=True)
@@ -185,8 +192,9 @@ def _group_mean(x: Tensor, groups: Groups | None) -> Tensor:
     rows = x.flatten(2).mean(2) if x.dim() > 2 else x
     if groups is None:
         return rows.mean(0, keepdim=True)
-    size = torch.bincount(groups.ids, minlength=groups.count).to(x.dtype).unsqueeze(1)
-    return rows.new_zeros(groups.count, rows.shape[1]).index_add(0, groups.ids, rows) / size
+    # A product, because scattered additions are not deterministic on a GPU.
+    members = F.one_hot(groups.ids, groups.count).to(x.dtype)
+    return (members / members.sum(0)).T @ rows
 
 
 def _statistics(x: Tensor, groups: Groups | None) -> Statistics:
@@ -203,14 +211,23 @@ def has_batch_norm(module: nn.Module) -> bool:
 
 
 def convert_batch_norm(module: nn.Module) -> list[str]:
-    """Replace PyTorch's batch-normalisation layers, in place, by this module's.
+    """Replace PyTorch's batch-normalisation layers, in place, by this module's, with a warning.
 
     Parameters and running statistics are kept. Returns the names of the layers replaced.
+
+    Raises:
+        ConfigError: for other layers that share statistics over the batch, such as subclasses
+            with a forward of their own, whose policy could not be kept.
     """
     replaced = []
     for name, child in list(module.named_modules()):
-        if not isinstance(child, _FOREIGN) or not name:
+        if not isinstance(child, nn.modules.batchnorm._BatchNorm):
             continue
+        if type(child) not in _FOREIGN or not name:
+            raise ConfigError(
+                f"layer {name!r} ({type(child).__name__}) normalises over the batch in its own "
+                "way: replace it by kshot.nn.BatchNorm, so that its statistics are one task's."
+            )
         parent = module.get_submodule(name.rpartition(".")[0])
         ours = BatchNorm(
             child.num_features,
@@ -225,4 +242,10 @@ def convert_batch_norm(module: nn.Module) -> list[str]:
         ours.train(child.training)
         setattr(parent, name.rpartition(".")[2], ours)
         replaced.append(name)
+    if replaced:
+        warnings.warn(
+            f"{len(replaced)} BatchNorm layer(s) replaced by kshot.nn.BatchNorm, whose statistics "
+            f"are one task's: {', '.join(replaced[:3])}{', ...' if len(replaced) > 3 else ''}.",
+            stacklevel=2,
+        )
     return replaced

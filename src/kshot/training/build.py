@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -60,7 +59,6 @@ def make_learner(config: RunConfig, shape: TaskShape) -> MetaLearner:
 def seed_weights(seed: int) -> None:
     """Seed what draws the initial weights; episodes have their own, counted randomness."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
 
 
 def pick_device(name: str) -> torch.device:

@@ -129,6 +129,11 @@ def _rehearse(
     draws = [(source_of(data, "train"), EpisodeSpec(t.way, t.shot, t.query))]
     draws += [(validation.source, validation.spec)] if validation else []
     draws += [(source, EpisodeSpec(e.way, e.shot, e.query)) for e, source in targets]
+    if any(e.test_steps for e, _ in targets) and not isinstance(learner.head, InnerLoop):
+        raise ConfigError(
+            f"evaluation.test_steps counts inner steps, which {type(learner).__name__} has not: "
+            "leave it out."
+        )
     for number, (source, spec) in enumerate(draws):
         episode = draw(source, spec, config.seed, [0])
         try:
@@ -228,12 +233,11 @@ def _evaluate(
     head = learner.head
     if not (isinstance(head, InnerLoop) and e.test_steps):
         return [evaluate(learner, source, **arguments, name=name, meta_steps=steps)]
-    usual, results = head.test_steps, []
+    results = []
     for count in e.test_steps:
-        head.test_steps = count
         label = f"{name}, {count} step{'s' if count != 1 else ''}"
-        results.append(evaluate(learner, source, **arguments, name=label, meta_steps=steps))
-    head.test_steps = usual
+        with head.at_test(count):
+            results.append(evaluate(learner, source, **arguments, name=label, meta_steps=steps))
     return results
 
 

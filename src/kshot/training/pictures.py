@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -37,7 +38,7 @@ def run_report(
     results: list[Result],
 ) -> None:
     """Write `report.html`: the table, the curve, episodes with predictions, the embedding."""
-    learner = learner.cpu().eval()
+    learner = copy.deepcopy(learner).cpu().eval()
     pictures = [
         Picture(
             "Meta-training",
@@ -138,11 +139,9 @@ def sinusoid_picture(learner: MetaLearner, waves: Sinusoids, shot: int) -> Pictu
     fits = []
     head = learner.head
     if isinstance(head, InnerLoop):
-        usual = head.test_steps
         for steps, name in ((0, "before"), (1, "1 step"), (10, "10 steps")):
-            head.test_steps = steps
-            fits.append((name, predictions(learner, asked)))
-        head.test_steps = usual
+            with head.at_test(steps):
+                fits.append((name, predictions(learner, asked)))
     else:
         fits.append((type(learner).__name__, predictions(learner, asked)))
     return Picture(

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -115,7 +116,8 @@ def load_run(folder: str | Path) -> Run:
         shape = TaskShape(
             tuple(fields["x_shape"]), fields["way"], fields["length"], tuple(fields["y_shape"])
         )
-        learner = make_learner(config, shape)
+        with torch.random.fork_rng():
+            learner = make_learner(config, shape)
         learner.load_state_dict(load_file(str(path / "weights.safetensors")))
     except (KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(

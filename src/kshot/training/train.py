@@ -219,16 +219,22 @@ def _outer_step(
 ) -> float:
     """One update of the slow weights; returns the loss."""
     optimizer.zero_grad(set_to_none=True)
+    # The forward moves running statistics; a loss that is not finite must not leave its own.
+    buffers = {name: buffer.clone() for name, buffer in learner.named_buffers()}
     try:
         loss = learner.loss(episode)
         loss.backward()
     except RuntimeError as error:
         head = learner.head
         if isinstance(head, InnerLoop) and head.gradient == "unrolled":
-            raise explain_second_order(head.net, episode.support.flat(), error) from error
+            explained = explain_second_order(head.net, episode.support.flat(), error)
+            if explained is not None:
+                raise explained from error
         raise
     norm = torch.nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
     if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        for name, buffer in learner.named_buffers():
+            buffer.copy_(buffers[name])
         what = "loss" if not torch.isfinite(loss) else "gradient of the loss"
         raise DivergedError(
             f"the {what} became NaN or infinite at step {step + 1}; the last good weights are "
@@ -253,7 +259,7 @@ class _Best:
         score = float(row.step) if row.validation is None else row.validation
         if row.validation is not None and metric != "accuracy":
             score = -score
-        if score <= self.score:
+        if not score > self.score:  # NaN is never better
             return False
         self.step, self.score = row.step, score
         self._keep(learner)

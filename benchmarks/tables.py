@@ -84,7 +84,8 @@ def sentences(found: dict[str, Record]) -> dict[str, str]:
         texts["digits"] = (
             f"On `digits`, 10-way 5-shot, the trained encoder is {abs(ours - pixels):.1f} points "
             f"{side} 1-nearest-neighbour on pixels ({ours:.1f} against {pixels:.1f} %). The aim "
-            f"was +15, which this target cannot show: its pixels alone leave {100 - pixels:.1f} points."
+            "was +15, which this target cannot show: its pixels alone leave "
+            f"{100 - pixels:.1f} points."
         )
     return texts
 

@@ -107,6 +107,24 @@ BAD = {
     "evaluation way": (["train", "--set", "evaluation=[{way=5000}]"], "needs 5000 classes"),
     "validation way": (["train", "--set", "validation.way=5000"], "needs 5000 classes"),
     "shot + query": (["train", "--set", "train.query=20"], "shot + query = 21"),
+    "no query": (["train", "--set", "train.query=0", *SMALL], "at least 1 per class"),
+    "negative clip": (["train", "--set", "train.clip=-1"], "greater than 0"),
+    "no patience": (["train", "--set", "validation.patience=0"], "greater than or equal to 1"),
+    "negative steps": (["train", "--set", "train.steps=-1"], "greater than or equal to 1"),
+    "infinite rate": (["train", "--set", "train.lr=inf"], "finite"),
+    "negative test steps": (
+        ["train", "maml-glyphs", "--set", "evaluation=[{test_steps=[-1]}]"],
+        "equal to 0",
+    ),
+    "test steps of a learner without": (
+        ["train", *SMALL, "--set", "evaluation=[{test_steps=[1]}]"],
+        "inner steps",
+    ),
+    "a name that is a path": (["train", "--set", "name=../evil"], "name"),
+    "an empty folder name": (["train", *SMALL, "--out", ""], "names no new folder"),
+    "half a channel": (["train", "--set", "encoder.channels=1.5"], "whole numbers"),
+    "schedule": (["train", *SMALL, "--set", "train.schedule=halve:0"], "schedule"),
+    "huge seed": (["train", "--set", "seed=99999999999999999999"], "seed"),
     "inner rate": (
         ["train", "--set", "learner.name=maml", "--set", "learner.inner_lr=0"],
         "greater than 0",
@@ -161,6 +179,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(cli, tmp_path, case):
     ("arguments", "says"),
     [
         (["--query", 0], "at least 1 query"),
+        (["--episodes", 0], "at least 2"),
+        (["--json", "/proc/x.json"], "cannot write"),
         (["--way", 5000], "needs 5000 classes"),
         (["--split", "testt"], "did you mean 'test'"),
         (["--dataset", "glyph"], "did you mean 'glyphs'"),

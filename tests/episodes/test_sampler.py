@@ -139,3 +139,15 @@ def test_words_are_stable_and_streams_differ():
     assert abs(unit.mean() - 0.5) < 0.01
     dice = philox.integers(philox.words(3, 1, 6000), 1, 6)
     assert sorted(set(dice.tolist())) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("index", [[], [-1], [1.5], 3.5, [2**70]])
+def test_episode_numbers_are_natural(index):
+    with pytest.raises(EpisodeError, match="from 0"):
+        kshot.draw(numbered(), SPEC, 0, index)
+
+
+def test_a_data_set_is_not_a_split():
+    data = kshot.Dataset.from_arrays(torch.arange(20), [i % 4 for i in range(20)])
+    with pytest.raises(EpisodeError, match=r"data\['test'\]"):
+        kshot.draw(data, SPEC, 0, [0])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import kshot
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, EpisodeError
 from kshot.nn import MLP, Conv4, build_encoder, output_size
 
 
@@ -74,3 +74,13 @@ def test_a_batch_of_one_does_not_change_an_embedding():
         together = learner.embed(e.query)[0]
         alone = learner.embed(kshot.Examples(e.query.x[:, :1], e.query.y[:, :1]))[0]
     assert torch.allclose(together[:, :1], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 28, 28), (2, 28, 28, 1), (2, 3, 28, 28)])
+def test_images_without_the_right_channels_are_explained(shape):
+    with pytest.raises(EpisodeError, match="channels first"):
+        Conv4()(torch.zeros(shape))
+
+
+def test_whole_numbers_are_features_too():
+    assert MLP(3)(torch.ones(2, 3, dtype=torch.int64)).dtype == torch.float32

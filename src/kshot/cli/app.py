@@ -50,7 +50,9 @@ def train(
         typer.Option("--set", help="A changed setting, such as train.steps=100; repeatable."),
     ] = None,
     device: Device = "auto",
-    seed: Annotated[Optional[int], typer.Option(help="Of weights and episodes.")] = None,  # noqa: UP045
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of weights and episodes.")
+    ] = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="The new run folder; runs/NAME-NUMBER by default."),
@@ -74,7 +76,7 @@ def evaluate(
     shot: Shot = 1,
     query: Query = 15,
     episodes: Annotated[int, typer.Option(help="How many frozen episodes.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the episodes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the episodes.")] = 0,
     device: Device = "auto",
     json_out: Annotated[
         Optional[Path], typer.Option("--json", help="Also write the record here.")  # noqa: UP045
@@ -110,7 +112,7 @@ def episodes(
     shot: Shot = 1,
     query: Query = 8,
     count: Annotated[int, typer.Option(min=1, max=20, help="How many to draw.")] = 3,
-    seed: Annotated[int, typer.Option(help="Of the episodes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the episodes.")] = 0,
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("episodes.png"),
 ) -> None:
     """Draw some episodes as a picture: support | queries."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from rich.progress import Progress, TaskID
 from kshot import evaluation
 from kshot.cli.tables import result_table
 from kshot.datasets import Split, load
+from kshot.errors import CheckpointError
 from kshot.files import write_json
 from kshot.learners import MetaLearner
 from kshot.learners.nearest_neighbour import NearestNeighbour
 from kshot.training import load_run
 from kshot.training.build import pick_device
+from kshot.training.job import RAW_BASELINE
 
 
 def evaluate(
@@ -32,18 +35,23 @@ def evaluate(
 ) -> None:
     """Score the run and the raw-input baseline on the same frozen episodes."""
     console = Console(highlight=False)
+    if json_out is not None and not os.access(json_out.absolute().parent, os.W_OK):
+        raise CheckpointError(f"cannot write {json_out}: choose a folder that you may write to.")
+    if json_out is not None and json_out.is_dir():
+        raise CheckpointError(f"{json_out} is a folder: name a file in it.")
     loaded = load_run(run)
     part = loaded.config.dataset
     options = part.options if dataset in (None, part.name) else {}
     source = load(dataset or part.name, **options)[split]
     learner = loaded.learner.to(pick_device(device))
-    methods: list[tuple[MetaLearner, int]] = [(learner, loaded.meta_steps)]
+    name = type(learner).__name__
+    methods: list[tuple[str, MetaLearner, int]] = [(name, learner, loaded.meta_steps)]
     if isinstance(source, Split):
-        methods.append((NearestNeighbour(), 0))
+        methods.append((RAW_BASELINE, NearestNeighbour(), 0))
     results = []
     with Progress(transient=True) as bar:
-        for method, steps in methods:
-            task = bar.add_task(type(method).__name__, total=episodes)
+        for name, method, steps in methods:
+            task = bar.add_task(name, total=episodes)
             results.append(
                 evaluation.evaluate(
                     method,
@@ -53,6 +61,7 @@ def evaluate(
                     query=query,
                     episodes=episodes,
                     seed=seed,
+                    name=name,
                     meta_steps=steps,
                     progress=partial(_advance, bar, task),
                 )

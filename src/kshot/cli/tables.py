@@ -13,7 +13,7 @@ def result_table(results: Sequence[Result]) -> Table:
     """One row for each task and method; the interval is 95 % over episodes."""
     metric = "accuracy" if results[0].metric == "accuracy" else "squared error"
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("unseen tasks", "method"):
+    for heading in ("tasks", "method"):
         table.add_column(heading, no_wrap=True)
     table.add_column(f"{metric} ± 95 %", justify="right", no_wrap=True)
     table.add_column("", style="dim")

@@ -28,18 +28,21 @@ def train(
     config = read_recipe(recipe, seeded)
     where = pick_device(device)
     folder = out or _next_folder(config.name)
-    console.print(f"[bold]kshot train[/bold] {recipe} on {where} -> {folder}")
-    if not quiet:
-        console.print(_settings(config), style="dim")
-    outcome = run(config, folder, device=where, progress=not quiet, tell=console.print)
+
+    def ready() -> None:
+        console.print(f"[bold]kshot train[/bold] {recipe} on {where} -> {folder}")
+        if not quiet:
+            console.print(_settings(config), style="dim")
+
+    outcome = run(config, folder, device=where, progress=not quiet, ready=ready, tell=console.print)
     if not outcome.results:
         return
     console.print(result_table(outcome.results))
     console.print(f"\nReport: {folder / 'report.html'}\nNext:")
     if outcome.results[0].metric == "accuracy":
-        console.print(f"  kshot evaluate {folder} --way 10 --shot 5   [dim]# other tasks[/dim]")
+        console.print(f"  kshot evaluate {folder} --episodes 5000   [dim]# surer numbers[/dim]")
         console.print("  kshot episodes                          [dim]# see the tasks[/dim]")
-    other = "maml-glyphs" if recipe == "protonet-glyphs" else "protonet-glyphs"
+    other = "protonet-glyphs" if config.learner.name == "maml" else "maml-glyphs"
     console.print(f"  kshot train {other:<27} [dim]# another method[/dim]")
     console.print("  kshot recipes                           [dim]# all that come with kshot[/dim]")
 

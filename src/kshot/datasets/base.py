@@ -206,8 +206,18 @@ def _check_arrays(name: str, x: Features, labels: Sequence[Hashable]) -> None:
                 f"{name}: {key} holds NaN or infinity (first in example {row}): "
                 "drop or impute such examples first."
             )
-    if len(set(labels)) < 2:
-        raise DataError(f"{name}: y has {len(set(labels))} class(es), but a task needs at least 2.")
+    try:
+        missing = next((i for i, label in enumerate(labels) if label != label), None)
+        classes = len(set(labels))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{name}: a label must be one hashable value per example, such as 3 or 'cat', not "
+            f"{labels[0]!r}: for one-hot rows give y.argmax(1)."
+        ) from error
+    if missing is not None:
+        raise DataError(f"{name}: the label of example {missing} is NaN: drop such examples first.")
+    if classes < 2:
+        raise DataError(f"{name}: y has {classes} class(es), but a task needs at least 2.")
 
 
 def _classes_per_split(

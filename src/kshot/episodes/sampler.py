@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +62,12 @@ def draw(source: Split | TaskFamily, spec: EpisodeSpec, seed: int, index: Sequen
         EpisodeError: if the source cannot give such episodes.
     """
     spec.check(source)
-    if len(index) == 0 or min(index) < 0:
-        raise EpisodeError(f"episodes are numbered from 0: {list(index)[:5]} cannot be drawn.")
+    numbers = list(index) if isinstance(index, Iterable) else [index]
+    if not numbers or not all(isinstance(i, (int, np.integer)) and 0 <= i < 2**63 for i in numbers):
+        raise EpisodeError(
+            f"index={numbers[:5]}: give a list of episode numbers from 0, such as [0, 1] or "
+            "range(32)."
+        )
     key = episode_key(source, spec, seed)
     if not isinstance(source, Split):
         return source.draw(key, index, bounds(spec.shot)[0], spec.query)

@@ -65,7 +65,7 @@ class EpisodeSpec:
             small = source.classes[source.sizes.index(min(source.sizes))]
             raise EpisodeError(
                 f"shot + query = {need} examples per class, but class {small!r} of {source.name} "
-                f"has {min(source.sizes)}: lower shot or query."
+                f"has {min(source.sizes)}: lower shot or query, or leave such classes out."
             )
 
     def describe(self) -> str:

@@ -60,6 +60,8 @@ def evaluate(
     spec = EpisodeSpec(way, shot, query)
     if query < 1:
         raise EpisodeError(f"query={query}: evaluation needs at least 1 query per class.")
+    if episodes < 2:
+        raise EpisodeError(f"episodes={episodes}: an interval needs at least 2.")
     frozen = FrozenEpisodes(source, spec, episodes, seed)
     scores = score_episodes(learner, frozen, progress)
     metric = next(iter(scores))

@@ -118,11 +118,13 @@ class MetaLearner(nn.Module):
         tasks: the kinds of task that the method is for.
         symmetric: permuting a task's classes permutes the logits and changes nothing else.
         order_free: the order of the support does not matter.
+        needs_query: meta-training asks the adapted learner something.
     """
 
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification",)
     symmetric: ClassVar[bool] = True
     order_free: ClassVar[bool] = True
+    needs_query: ClassVar[bool] = True
 
     def __init__(
         self, encoder: nn.Module, head: Head, *, normalization: Normalization = "joint"
@@ -257,6 +259,11 @@ class MetaLearner(nn.Module):
 
     def check(self, support: Examples) -> None:
         """Raise EpisodeError if the learner is not for such tasks."""
+        if not isinstance(support, Examples):
+            raise EpisodeError(
+                f"a support set is kshot.Examples(x, y, way=...), not {type(support).__name__}: "
+                "of an episode, give episode.support."
+            )
         kind: TaskKind = "regression" if support.y.is_floating_point() else "classification"
         if kind not in self.tasks:
             raise EpisodeError(

@@ -107,6 +107,8 @@ class InnerLoop(Head):
     @contextmanager
     def at_test(self, steps: int) -> Iterator[None]:
         """Take so many inner steps at meta-test, within the block."""
+        if steps < 0:
+            raise ConfigError(f"inner steps cannot be negative: {steps}.")
         usual, self.test_steps = self.test_steps, steps
         try:
             yield

@@ -59,6 +59,7 @@ class Reptile(NetworkLearner):
     """
 
     order_free: ClassVar[bool] = False  # mini-batches are drawn by position
+    needs_query: ClassVar[bool] = False
 
     def __init__(
         self,

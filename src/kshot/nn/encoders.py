@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kshot.errors import ConfigError, unknown
+from kshot.errors import ConfigError, EpisodeError, unknown
 from kshot.nn.norm import BatchNorm
 
 
@@ -42,19 +42,31 @@ class Conv4(nn.Module):
         strided: bool = False,
         norm_scale: bool = True,
     ) -> None:
-        if channels < 1 or in_channels < 1:
-            raise ConfigError(f"Conv4 needs channels >= 1, not {channels} from {in_channels}.")
+        if not all(isinstance(c, int) and c >= 1 for c in (channels, in_channels)):
+            raise ConfigError(
+                f"Conv4 needs whole numbers of channels >= 1, not {channels} from {in_channels}."
+            )
         blocks = [
             _block(in_channels if i == 0 else channels, channels, strided, norm_scale)
             for i in range(4)
         ]
         super().__init__()
         self.layers = nn.Sequential(*blocks, _MeanOverPositions() if strided else nn.Flatten())
+        self.in_channels = in_channels
         # The weights' layout decides that of the activations; on a CPU this one is much faster.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed the rows."""
+        """Embed the rows.
+
+        Raises:
+            EpisodeError: for anything but images with the channels first.
+        """
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise EpisodeError(
+                f"Conv4 takes images ({self.in_channels}, height, width), channels first, not "
+                f"{tuple(x.shape[1:])}: move or add the axis, or build Conv4(in_channels)."
+            )
         out: Tensor = self.layers(x)
         return out
 
@@ -101,8 +113,9 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed the rows."""
-        out: Tensor = self.layers(x)
+        """Embed the rows; whole numbers are taken as floating ones."""
+        dtype = next(self.parameters()).dtype
+        out: Tensor = self.layers(x if x.is_floating_point() else x.to(dtype))
         return out
 
 
@@ -166,5 +179,5 @@ def build_encoder(name: str, x_shape: Sequence[int], options: dict[str, Any]) ->
         )
     try:
         return kinds[name](**options)
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"the encoder {name} cannot be built so: {error}.") from error

@@ -39,13 +39,13 @@ class TrainConfig(_Strict):
 
     way: Count = 5
     shot: Count = 1
-    query: int = 15
-    steps: int = 1000
-    meta_batch: int = 1
-    lr: float = 1e-3
+    query: int = Field(15, ge=0)
+    steps: int = Field(1000, ge=1)
+    meta_batch: int = Field(1, ge=1)
+    lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
     optimizer: Literal["adam", "sgd"] = "adam"
     schedule: str = "constant"
-    clip: float | None = None
+    clip: float | None = Field(None, gt=0, allow_inf_nan=False)
     augment: Literal["none", "affine", "flip"] = "none"
 
 
@@ -54,10 +54,10 @@ class ValidationConfig(_Strict):
 
     way: Count = 5
     shot: Count = 1
-    query: int = 15
+    query: int = Field(15, ge=1)
     episodes: int = Field(200, ge=2)
     every: int = Field(100, ge=1)
-    patience: int | None = None
+    patience: int | None = Field(None, ge=1)
 
 
 class EvaluationConfig(_Strict):
@@ -67,17 +67,17 @@ class EvaluationConfig(_Strict):
     split: str = "test"
     way: Count = 5
     shot: Count = 1
-    query: int = 15
+    query: int = Field(15, ge=1)
     episodes: int = Field(1000, ge=2)
-    seed: int = 0
-    test_steps: list[int] = []
+    seed: int = Field(0, ge=0, lt=2**63)
+    test_steps: list[Annotated[int, Field(ge=0)]] = []
 
 
 class RunConfig(_Strict):
     """All settings of `kshot train`."""
 
-    name: str = "run"
-    seed: int = 0
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0, lt=2**63)
     dataset: Part
     encoder: Part = Part(name="none")
     learner: Part
@@ -159,6 +159,8 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    if key in ("dataset", "encoder", "learner") and isinstance(value, str):
+        value = {"name": value}
     *parents, last = key.split(".")
     place = raw
     for parent in parents:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rich.progress import Progress
 
 from kshot.datasets import Dataset, Split, TaskFamily, load
 from kshot.episodes import (
@@ -32,6 +33,8 @@ from kshot.training.config import EvaluationConfig, RunConfig
 from kshot.training.pictures import run_report
 from kshot.training.run import RunFolder
 from kshot.training.train import History, Row, meta_train
+
+RAW_BASELINE = "1-NN, raw inputs"
 
 AUGMENTATIONS: dict[str, list[Augmentation]] = {
     "none": [],
@@ -61,6 +64,7 @@ def run(
     *,
     device: torch.device,
     progress: bool = True,
+    ready: Callable[[], None] = lambda: None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Train, evaluate, and write the run folder.
@@ -70,6 +74,7 @@ def run(
         folder: the new run folder.
         device: where to compute.
         progress: show bars.
+        ready: called when everything has been checked and the training begins.
         tell: is given a line at each stage.
 
     Raises:
@@ -83,6 +88,7 @@ def run(
     targets = [(e, _target(e, data)) for e in config.evaluation]
     _rehearse(config, data, learner, validation, targets)
     out = RunFolder(folder, config, shape)
+    ready()
     try:
         history = _train(config, data, learner, validation, out, progress)
     finally:
@@ -95,7 +101,7 @@ def run(
         f"{history.steps} steps in {history.seconds:.0f} s{reason}; "
         f"kept the weights of step {history.best_step}"
     )
-    results = _evaluate_all(config, shape, learner, targets, history.best_step)
+    results = _evaluate_all(config, shape, learner, targets, history.best_step, progress)
     write_json(folder / "results.json", [r.as_dict() for r in results])
     tell("drawing the report")
     run_report(folder, config, learner, data, history, results)
@@ -206,6 +212,7 @@ def _evaluate_all(
     learner: MetaLearner,
     targets: list[tuple[EvaluationConfig, Split | TaskFamily]],
     meta_steps: int,
+    progress: bool,
 ) -> list[Result]:
     methods: list[tuple[str, MetaLearner, int]] = [(type(learner).__name__, learner, meta_steps)]
     methods += [
@@ -214,8 +221,9 @@ def _evaluate_all(
     # Each split is embedded once for each method, whatever the number of evaluations on it.
     seen: dict[tuple[str, str], tuple[MetaLearner, Split | TaskFamily]] = {}
     results = []
-    for e, source in targets:
-        for name, method, steps in methods:
+    jobs = [(e, source, *method) for e, source in targets for method in methods]
+    with Progress(disable=not progress, transient=True) as bar:
+        for e, source, name, method, steps in bar.track(jobs, description="evaluating"):
             key = (name, source.fingerprint)
             if key not in seen:
                 seen[key] = (
@@ -245,7 +253,7 @@ def _baselines(config: RunConfig, shape: TaskShape) -> list[tuple[str, MetaLearn
     """What every table carries: the same without meta-training, and no learning at all."""
     if shape.way == 0:
         return [("untrained", make_learner(config, shape))]
-    baselines: list[tuple[str, MetaLearner]] = [("1-NN, raw inputs", NearestNeighbour())]
+    baselines: list[tuple[str, MetaLearner]] = [(RAW_BASELINE, NearestNeighbour())]
     if config.encoder.name != "none":
         seed_weights(config.seed)
         encoder = build_encoder(config.encoder.name, shape.x_shape, config.encoder.options)

@@ -33,8 +33,8 @@ def make_optimizer(
         return optimizer(parameters)
     if optimizer not in _OPTIMIZERS:
         raise unknown("optimizer", optimizer, _OPTIMIZERS)
-    if not lr > 0:
-        raise ConfigError(f"lr={lr} must be greater than 0.")
+    if not 0 < lr < math.inf:
+        raise ConfigError(f"lr={lr} must be greater than 0 and finite.")
     return _OPTIMIZERS[optimizer](parameters, lr=lr)
 
 

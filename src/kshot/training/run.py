@@ -50,6 +50,9 @@ class RunFolder:
 
     def __init__(self, path: Path, config: RunConfig, shape: TaskShape) -> None:
         self.path = path
+        if not path.name:
+            raise CheckpointError(f"--out {str(path)!r} names no new folder: give it a name.")
+        self.parent_created = not path.parent.exists()
         try:
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise CheckpointError(
@@ -94,6 +97,8 @@ class RunFolder:
         """Leave nothing behind where nothing was achieved."""
         if self.created and self.path.is_dir() and not (self.path / "run.json").exists():
             shutil.rmtree(self.path)
+            if self.parent_created and not any(self.path.parent.iterdir()):
+                self.path.parent.rmdir()
 
 
 def load_run(folder: str | Path) -> Run:
@@ -120,8 +125,9 @@ def load_run(folder: str | Path) -> Run:
             learner = make_learner(config, shape)
         learner.load_state_dict(load_file(str(path / "weights.safetensors")))
     except (KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
+        what = " ".join(str(error).split())[:160]
         raise CheckpointError(
-            f"{path} is damaged or incomplete ({str(error).splitlines()[0]}): train it again."
+            f"{path} is damaged or incomplete ({what}): train it again."
         ) from error
     return Run(path, config, learner.eval(), int(manifest["meta_steps"]))
 

@@ -128,6 +128,12 @@ def meta_train(
             f"steps={steps}, meta_batch={meta_batch} and validate_every={validate_every} "
             "must be at least 1."
         )
+    if clip is not None and not 0 < clip < float("inf"):
+        raise ConfigError(f"clip={clip} must be greater than 0 and finite; None does not clip.")
+    if patience is not None and patience < 1:
+        raise ConfigError(f"patience={patience} must be at least 1; None never stops early.")
+    if query < 1 and learner.needs_query:
+        raise ConfigError(f"query={query}: {type(learner).__name__} needs at least 1 per class.")
     spec = EpisodeSpec(way, shot, query)
     source = data["train"] if isinstance(data, Dataset) else data
     spec.check(source)

@@ -101,7 +101,7 @@ BAD = {
     "unknown learner": (["train", "--set", "learner.name=protonets"], "did you mean 'protonet'"),
     "unknown option": (["train", "--set", "learner.dist=cosine"], "'distance'"),
     "unknown encoder": (["train", "--set", "encoder.name=conv"], "did you mean 'conv4'"),
-    "option of the wrong kind": (["train", "--set", "encoder.channels=[1]"], "cannot be built"),
+    "option of the wrong kind": (["train", "--set", "encoder.channels=[1]"], "whole numbers"),
     "unknown split": (["train", "--set", "evaluation=[{split='tset'}]"], "did you mean 'test'"),
     "way": (["train", "--set", "train.way=5000"], "needs 5000 classes"),
     "evaluation way": (["train", "--set", "evaluation=[{way=5000}]"], "needs 5000 classes"),

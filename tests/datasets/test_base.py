@@ -63,7 +63,7 @@ def test_fingerprint_follows_the_data():
     [
         (lambda x, y: (np.where(x == 7, np.nan, x), y), "NaN or infinity .*example 2"),
         (lambda x, y: (x, y[:-1]), "20 examples but y has 19"),
-        (lambda x, y: (x, [float("nan")] + y[1:]), "label of example 0 is NaN"),
+        (lambda x, y: (x, [float("nan"), *y[1:]]), "label of example 0 is NaN"),
         (lambda x, y: (x, [[1, 0]] * 20), "one hashable value"),
         (lambda x, y: (x, ["same"] * 20), "needs at least 2"),
         (lambda x, y: (x[:0], []), "needs at least 2"),

@@ -15,6 +15,7 @@ _WHERE = {
     "MAML": "learners.maml",
     "SNAIL": "learners.snail",
     "TIM": "learners.tim",
+    "TaskFamily": "datasets",
     "Dataset": "datasets",
     "Episode": "types",
     "EpisodeSpec": "episodes",
@@ -36,7 +37,7 @@ _MODULES = {"datasets", "engine", "episodes", "errors", "functional", "learners"
 __all__ = [*_WHERE, "__version__"]
 
 if TYPE_CHECKING:
-    from kshot.datasets import Dataset, load
+    from kshot.datasets import Dataset, TaskFamily, load
     from kshot.episodes import EpisodeSpec, FrozenEpisodes, draw
     from kshot.evaluation import evaluate
     from kshot.learners import MetaLearner

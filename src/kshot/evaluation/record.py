@@ -124,4 +124,5 @@ def source_commit() -> str | None:
 
 def command() -> str:
     """The command line; of absolute paths the last part, since the rest is this machine's."""
-    return " ".join(Path(a).name if Path(a).is_absolute() else a for a in sys.argv)
+    arguments = (Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])
+    return " ".join([Path(sys.argv[0]).name, *arguments])

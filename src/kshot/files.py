@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Where files are kept, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from kshot.errors import CheckpointError
+
+
+def cache_folder() -> Path:
+    """Where data are kept between runs: `KSHOT_CACHE`, or the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kshot"
+    return Path(os.environ.get("KSHOT_CACHE") or default)
 
 
 @contextmanager

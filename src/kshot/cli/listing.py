@@ -14,7 +14,7 @@ from rich.table import Table
 
 import kshot
 from kshot.datasets import dataset_names, entry
-from kshot.datasets.embedded import cache_folder
+from kshot.files import cache_folder
 from kshot.training.config import recipe_names
 
 PACKAGES = (

@@ -43,15 +43,24 @@ def images_to_float(x: Features) -> Features:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The classes of one split, their examples stored class after class.
+    """The classes of one split, the examples of each stored in one piece.
 
     Attributes:
         name: for messages and records, for example `"glyphs/test"`.
-        x: features `(examples, *features)`, or a dict of such tensors; may be memory-mapped.
-        sizes: number of examples of each class, in the order of storage.
+        x: features `(examples, *features)`, or a dict of such tensors; may be memory-mapped, and
+            shared with other splits.
+        sizes: number of examples of each class.
         classes: the classes' names.
         prepare: from stored to usable features (for example bytes to floats).
         source_fingerprint: set where `x` replaces other data, so that episodes stay the same.
+        starts: the first row of each class in `x`; None where the split is all of `x`, class
+            after class.
+        variants: for each class the number of what it is a variant of (rotations of one
+            character): an episode holds one variant of it at most. None where there are none.
+        within: for each class the number of the group (alphabet) that a task stays within; None
+            where a task may mix all classes.
+        aligned: the j-th examples of all classes have one origin (a drawer): an episode takes the
+            same ones of every class.
     """
 
     name: str
@@ -60,10 +69,15 @@ class Split:
     classes: tuple[Hashable, ...]
     prepare: Callable[[Features], Features] = images_to_float
     source_fingerprint: str | None = None
+    starts: tuple[int, ...] | None = None
+    variants: tuple[int, ...] | None = None
+    within: tuple[int, ...] | None = None
+    aligned: bool = False
 
     def __post_init__(self) -> None:
         lengths = {len(v) for v in (self.x.values() if isinstance(self.x, dict) else [self.x])}
-        if lengths != {sum(self.sizes)} or len(self.sizes) != len(self.classes):
+        whole = self.starts is not None or lengths == {sum(self.sizes)}
+        if not whole or len(self.sizes) != len(self.classes):
             raise DataError(
                 f"split {self.name!r}: {len(self.classes)} classes with {sum(self.sizes)} examples "
                 f"in all, but features of length {sorted(lengths)}: they must agree."
@@ -71,8 +85,22 @@ class Split:
 
     @cached_property
     def offsets(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Where each class begins."""
+        """Where each class begins in `x`."""
+        if self.starts is not None:
+            return np.asarray(self.starts, dtype=np.int64)
         return np.concatenate([[0], np.cumsum(self.sizes)[:-1]]).astype(np.int64)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """The row in `x` of each example, class after class."""
+        return torch.cat(
+            [torch.arange(o, o + n) for o, n in zip(self.offsets.tolist(), self.sizes, strict=True)]
+        )
+
+    def examples(self, numbers: Tensor | slice) -> Features:
+        """The usable features of the examples at these positions, counted class after class."""
+        rows = self.rows[numbers].to(first_tensor(self.x).device)
+        return self.prepare(map_features(lambda v: v[rows], self.x))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -82,17 +110,20 @@ class Split:
         digest = hashlib.sha256(repr(self.sizes).encode())
         parts = self.x if isinstance(self.x, dict) else {"": self.x}
         for name in sorted(parts):
-            tensor = parts[name].detach().cpu().contiguous()
+            tensor = parts[name].detach().cpu()
+            tensor = (tensor if self.starts is None else tensor[self.rows]).contiguous()
             digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
             digest.update(tensor.view(torch.uint8).numpy().data if tensor.numel() else b"")
         return digest.hexdigest()[:16]
 
     def with_x(self, x: Features) -> Split:
         """The same examples with other features (for example embedded): the same episodes."""
-        return replace(self, x=x, prepare=_as_they_are, source_fingerprint=self.fingerprint)
+        return replace(
+            self, x=x, prepare=_as_they_are, source_fingerprint=self.fingerprint, starts=None
+        )
 
     def labels(self) -> Tensor:
-        """The class number of each example, in the order of storage."""
+        """The class number of each example, class after class."""
         return torch.repeat_interleave(torch.tensor(self.sizes))
 
 
@@ -135,10 +166,15 @@ class Dataset:
                     )
 
     def __getitem__(self, split: str) -> Split | TaskFamily:
-        """The split of that name."""
-        if split not in self.splits:
-            raise unknown(f"split of {self.name}", split, self.splits)
-        return self.splits[split]
+        """The split of that name; `train+val` gives the classes of both."""
+        names = split.split("+")
+        for name in names:
+            if name not in self.splits:
+                raise unknown(f"split of {self.name}", name, self.splits)
+        if len(names) == 1:
+            return self.splits[split]
+        parts = [self.splits[name] for name in names]
+        return _join(f"{self.name}/{split}", [p for p in parts if isinstance(p, Split)])
 
     @staticmethod
     def from_arrays(
@@ -176,6 +212,38 @@ class Dataset:
             for split, chosen in _classes_per_split(splits, list(numbers), seed).items()
         }
         return Dataset(name, parts, about="arrays given by the user")
+
+
+def _join(name: str, parts: Sequence[Split]) -> Split:
+    """The classes of several splits of one data set as one split."""
+    if not parts or len({p.name for p in parts}) < 2:
+        raise DataError(f"{name}: name two different splits that have classes.")
+    first = parts[0]
+    if all(p.x is first.x for p in parts):
+        x, shifts = first.x, [0] * len(parts)
+    else:
+        whole = [map_features(lambda v, rows=p.rows: v[rows], p.x) for p in parts]
+        x = _concatenate(whole)
+        parts = [replace(p, x=w, starts=None) for p, w in zip(parts, whole, strict=True)]
+        shifts = np.cumsum([0, *(sum(p.sizes) for p in parts[:-1])]).tolist()
+    starts = [p.offsets + shift for p, shift in zip(parts, shifts, strict=True)]
+    return replace(
+        first,
+        name=name,
+        x=x,
+        sizes=sum((p.sizes for p in parts), ()),
+        classes=sum((p.classes for p in parts), ()),
+        source_fingerprint=f"{philox.key_of([p.fingerprint for p in parts]):032x}"[:16],
+        starts=tuple(np.concatenate(starts).tolist()),
+        variants=None if first.variants is None else sum((p.variants or () for p in parts), ()),
+        within=None if first.within is None else sum((p.within or () for p in parts), ()),
+    )
+
+
+def _concatenate(parts: Sequence[Features]) -> Features:
+    if isinstance(parts[0], dict):
+        return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    return torch.cat(list(parts))
 
 
 def _as_tensors(x: Any) -> Features:

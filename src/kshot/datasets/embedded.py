@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,18 +16,12 @@ from safetensors.numpy import save_file
 from kshot.datasets import glyphs as renderer
 from kshot.datasets.base import Dataset, Split
 from kshot.datasets.catalogue import Entry
-from kshot.files import atomic
+from kshot.files import atomic, cache_folder
 
 SAMPLES = renderer.SAMPLES
 
 CONTRAST = 3.0
 """Sharpens enlarged digits until as few of their pixels are grey as in glyphs, one in twenty."""
-
-
-def cache_folder() -> Path:
-    """Where data are kept between runs: `KSHOT_CACHE`, or the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kshot"
-    return Path(os.environ.get("KSHOT_CACHE") or default)
 
 
 def _glyphs_file() -> Path:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kshot import philox
 from kshot.datasets.base import Split, TaskFamily
-from kshot.episodes.spec import EpisodeSpec, bounds
+from kshot.episodes.spec import EpisodeSpec, bounds, wide_enough
 from kshot.errors import EpisodeError
 from kshot.types import Episode, Examples, first_tensor, map_features
 
@@ -81,16 +81,21 @@ def draw(source: Split | TaskFamily, spec: EpisodeSpec, seed: int, index: Sequen
 
 
 def _draw_task(split: Split, spec: EpisodeSpec, key: int, i: int) -> _Draw:
-    sizes = np.asarray(split.sizes)
     # One stream for each kind of choice, so that a change of one leaves the others alone.
-    way = int(philox.integers(philox.words(key, i, 1, 0), *bounds(spec.way))[0])
+    pool = _pool(split, spec, key, i)
+    low, high = bounds(spec.way)
+    way = int(philox.integers(philox.words(key, i, 1, 0), low, min(high, len(pool)))[0])
     shots = philox.integers(philox.words(key, i, way, 1), *bounds(spec.shot))
     if not spec.imbalanced:
         shots[:] = shots[0]
-    classes = philox.permutation(philox.words(key, i, len(sizes), 2))[:way]
-    widest = int(sizes[classes].max())
-    raw = philox.words(key, i, way * widest, 3).reshape(way, widest)
-    raw[np.arange(widest) >= sizes[classes, None]] = np.iinfo(np.uint64).max
+    classes = pool[philox.permutation(philox.words(key, i, len(pool), 2))[:way]]
+    sizes = np.asarray(split.sizes)[classes]
+    widest = int(sizes.max())
+    if split.aligned:
+        raw = np.tile(philox.words(key, i, widest, 3), (way, 1))
+    else:
+        raw = philox.words(key, i, way * widest, 3).reshape(way, widest)
+    raw[np.arange(widest) >= sizes[:, None]] = np.iinfo(np.uint64).max
     rows = philox.permutation(raw) + split.offsets[classes, None]
     column = np.arange(widest)
     in_support = column < shots[:, None]
@@ -105,6 +110,21 @@ def _draw_task(split: Split, spec: EpisodeSpec, key: int, i: int) -> _Draw:
         labels[in_query][query_order],
         way,
     )
+
+
+def _pool(split: Split, spec: EpisodeSpec, key: int, i: int) -> Index:
+    """The classes that episode i may draw from, in order."""
+    pool = np.arange(len(split.sizes))
+    if split.within is not None:
+        groups = wide_enough(split, bounds(spec.way)[1])
+        chosen = groups[philox.integers(philox.words(key, i, 1, 6), 0, len(groups) - 1)[0]]
+        pool = pool[np.asarray(split.within) == chosen]
+    if split.variants is not None:
+        # Of each thing one variant: that which draws the least word.
+        order = pool[philox.permutation(philox.words(key, i, len(pool), 7))]
+        _, first = np.unique(np.asarray(split.variants)[order], return_index=True)
+        pool = np.sort(order[first])
+    return pool
 
 
 def _gather(split: Split, rows: Sequence[Index], labels: Sequence[Index], way: int) -> Examples:

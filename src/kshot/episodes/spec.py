@@ -56,9 +56,9 @@ class EpisodeSpec:
                 raise EpisodeError(f"{source.name} has no classes: give one shot, not {self.shot}.")
             return
         way, need = bounds(self.way)[1], bounds(self.shot)[1] + self.query
-        if way > len(source.sizes):
+        if not wide_enough(source, way):
             raise EpisodeError(
-                f"way={way} needs {way} classes, but {source.name} has {len(source.sizes)}: "
+                f"way={way} needs {way} classes, but {_widest(source)}: "
                 "lower the way or choose another split."
             )
         if need > min(source.sizes):
@@ -81,3 +81,25 @@ class EpisodeSpec:
 def bounds(value: Range) -> tuple[int, int]:
     """The least and the greatest value of a number or a range."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def wide_enough(source: Split, way: int) -> list[int]:
+    """The groups that a task may stay within (a single one, 0, where it may mix all classes)."""
+    return [group for group, width in _widths(source).items() if width >= way]
+
+
+def _widths(source: Split) -> dict[int, int]:
+    """The greatest way within each group: variants of one thing count once."""
+    within = source.within or (0,) * len(source.sizes)
+    things = source.variants or range(len(source.sizes))
+    members: dict[int, set[int]] = {}
+    for group, thing in zip(within, things, strict=True):
+        members.setdefault(group, set()).add(thing)
+    return {group: len(members[group]) for group in sorted(members)}
+
+
+def _widest(source: Split) -> str:
+    width = max(_widths(source).values())
+    if source.within is None and source.variants is None:
+        return f"{source.name} has {width}"
+    return f"a task of {source.name} can mix {width} at most"

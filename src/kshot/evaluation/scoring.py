@@ -192,8 +192,7 @@ def embed_split(learner: MetaLearner, split: Split) -> Tensor:
 
 
 def _rows(split: Split, rows: slice) -> Examples:
-    x: Features = split.prepare(map_features(lambda v: v[rows], split.x))
-    x = map_features(lambda v: v.unsqueeze(0), x)
+    x: Features = map_features(lambda v: v.unsqueeze(0), split.examples(rows))
     return Examples(x, split.labels()[rows].unsqueeze(0))
 
 

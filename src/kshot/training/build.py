@@ -37,7 +37,7 @@ def source_of(data: Dataset, split: str) -> Split | TaskFamily:
     Raises:
         ConfigError: if the data set has none of that name.
     """
-    if split == "train" and "train" not in data.splits:
+    if split.startswith("train") and "train" not in data.splits:
         raise ConfigError(
             f"{data.name} has no split 'train' (it has {', '.join(data.splits)}): it is a target "
             "to evaluate on; train on another data set."

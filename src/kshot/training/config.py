@@ -35,8 +35,13 @@ class _Strict(BaseModel):
 
 
 class TrainConfig(_Strict):
-    """The arguments of `meta_train`."""
+    """The arguments of `meta_train`.
 
+    With `split = "train+val"` there is nothing left to validate on, and the last weights are kept:
+    for a final run whose settings another run has chosen.
+    """
+
+    split: Literal["train", "train+val"] = "train"
     way: Count = 5
     shot: Count = 1
     query: int = Field(15, ge=0)

@@ -84,7 +84,7 @@ def run(
     data = load(config.dataset.name, **config.dataset.options)
     shape = task_shape(config, data)
     learner = make_learner(config, shape).to(device)
-    validation = _validation(config, data)
+    validation = _validation(config, data) if config.train.split == "train" else None
     targets = [(e, _target(e, data)) for e in config.evaluation]
     _rehearse(config, data, learner, validation, targets)
     out = RunFolder(folder, config, shape)
@@ -132,7 +132,7 @@ def _rehearse(
 ) -> None:
     """One episode of each kind, so that what cannot work fails now and not after the training."""
     t = config.train
-    draws = [(source_of(data, "train"), EpisodeSpec(t.way, t.shot, t.query))]
+    draws = [(source_of(data, t.split), EpisodeSpec(t.way, t.shot, t.query))]
     draws += [(validation.source, validation.spec)] if validation else []
     draws += [(source, EpisodeSpec(e.way, e.shot, e.query)) for e, source in targets]
     if any(e.test_steps for e, _ in targets) and not isinstance(learner.head, InnerLoop):
@@ -173,8 +173,8 @@ def _train(
 
         return meta_train(
             learner,
-            source_of(data, "train"),
-            **config.train.model_dump(exclude={"augment"}),
+            source_of(data, config.train.split),
+            **config.train.model_dump(exclude={"augment", "split"}),
             augmentations=AUGMENTATIONS[config.train.augment],
             validation=validation,
             validate_every=config.validation.every,

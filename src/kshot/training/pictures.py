@@ -108,18 +108,17 @@ def _embedding(learner: MetaLearner, test: Split) -> Picture:
     # Classes spread over the split, so that several scripts or groups appear.
     count = min(SHOWN_CLASSES, len(test.sizes))
     chosen = torch.linspace(0, len(test.sizes) - 1, count).long()
-    labels = test.labels()
-    rows = torch.isin(labels, chosen)
     part = Split(
         test.name,
-        test.x[rows],
+        test.x,
         tuple(test.sizes[i] for i in chosen),
         tuple(test.classes[i] for i in chosen),
         test.prepare,
+        starts=tuple(test.offsets[chosen].tolist()),
     )
     with torch.no_grad():
         features = embed_split(learner, part)
-    images = part.prepare(part.x)
+    images = part.examples(slice(None))
     return Picture(
         "The embedding of unseen classes",
         f"t-SNE of {count} classes of {test.name}, none of which was seen in meta-training.",

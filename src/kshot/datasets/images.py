@@ -1,0 +1,90 @@
+"""From image files of any kind to bytes `(channels, height, width)`."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from kshot.errors import ConfigError
+
+Pixels = NDArray[np.uint8]
+
+Resize = Literal["nearest", "bilinear", "lanczos"]
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class UnreadableError(Exception):
+    """A file that is no usable image; the message says why."""
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What every image of a data set is brought to.
+
+    Attributes:
+        size: of the square, in pixels.
+        channels: 1 (grey) or 3 (colour).
+        resize: the filter.
+    """
+
+    size: int
+    channels: int = 3
+    resize: Resize = "lanczos"
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.size, int) and 1 <= self.size <= 1024):
+            raise ConfigError(f"size={self.size}: give a number of pixels from 1 to 1024.")
+        if self.channels not in (1, 3):
+            raise ConfigError(f"channels={self.channels} is neither 1 (grey) nor 3 (colour).")
+        if self.resize not in _FILTERS:
+            raise ConfigError(f"resize={self.resize!r} is none of {', '.join(_FILTERS)}.")
+
+    def decode(self, data: bytes) -> Pixels:
+        """The image as `(channels, size, size)` bytes.
+
+        The camera's rotation is applied, transparency becomes white, 16 bits become 8; what is not
+        square is cut to its central square.
+
+        Raises:
+            UnreadableError: if the bytes are no image, or not a whole one.
+        """
+        if not data:
+            raise UnreadableError("zero bytes")
+        try:
+            with Image.open(io.BytesIO(data)) as opened:
+                image = _plain(ImageOps.exif_transpose(opened))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UnreadableError(" ".join(str(error).split()) or type(error).__name__) from error
+        # Pillow resizes 1-bit images by nearest neighbours whatever the filter asked for.
+        if image.mode != "1" or self.resize != "nearest":
+            image = image.convert("L" if self.channels == 1 else "RGB")
+        square = (self.size, self.size)
+        if image.size != square:
+            image = ImageOps.fit(image, square, _FILTERS[self.resize])
+        pixels: Any = np.asarray(image.convert("L" if self.channels == 1 else "RGB"))
+        return np.ascontiguousarray(
+            pixels[None] if self.channels == 1 else pixels.transpose(2, 0, 1)
+        )
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The image in a mode of 8 bits or 1, without transparency."""
+    if image.mode.startswith("I"):  # 16 bits, which Pillow cuts off at 255 instead of scaling
+        return Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
+    if image.mode == "F":
+        raise UnreadableError("floating-point pixels, whose range is unknown")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image if image.mode in ("1", "L", "RGB") else image.convert("RGB")

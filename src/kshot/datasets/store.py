@@ -1,0 +1,230 @@
+"""Images in a memory-mapped file: decoded once, streamed, then read by index without Python."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from kshot.datasets.base import Split, images_to_float
+from kshot.datasets.images import ImageFormat, Pixels, UnreadableError
+from kshot.datasets.raw import RawFile
+from kshot.errors import DataError
+from kshot.files import cache_folder, cannot_write
+
+VERSION = 1
+"""Of the cached files; raised whenever the same sources would give other ones."""
+
+LISTED = 10
+"""Files that an error names, at most."""
+
+
+class Item(NamedTuple):
+    """An image to be stored.
+
+    Attributes:
+        label: its class.
+        name: for messages.
+        load: decodes it, or raises UnreadableError.
+    """
+
+    label: str
+    name: str
+    load: Callable[[], Pixels]
+
+
+def image_item(label: str, file: RawFile, form: ImageFormat) -> Item:
+    """The item of an image file."""
+    return Item(label, file.path, lambda: form.decode(file.read()))
+
+
+@dataclass(frozen=True)
+class Store:
+    """The images of all classes, class after class.
+
+    Attributes:
+        images: `(examples, channels, height, width)` bytes, memory-mapped.
+        sizes: number of images by class.
+        fingerprint: of classes and pixels.
+        duplicates: pairs of equal images in different classes, each as class and name.
+    """
+
+    images: Tensor
+    sizes: dict[str, int]
+    fingerprint: str
+    duplicates: list[list[str]]
+
+    def splits(
+        self,
+        name: str,
+        chosen: Mapping[str, Sequence[str]],
+        *,
+        prepare: Callable[[Any], Any] = images_to_float,
+    ) -> dict[str, Split]:
+        """The splits of a data set by the names of their classes; equal images are reported."""
+        ends = np.cumsum(list(self.sizes.values()))
+        starts = dict(zip(self.sizes, (ends - list(self.sizes.values())).tolist(), strict=True))
+        made = {}
+        for split, classes in chosen.items():
+            identity = json.dumps([self.fingerprint, list(classes)])
+            made[split] = Split(
+                f"{name}/{split}",
+                self.images,
+                tuple(self.sizes[c] for c in classes),
+                tuple(classes),
+                prepare,
+                hashlib.sha256(identity.encode()).hexdigest()[:16],
+                tuple(starts[c] for c in classes),
+            )
+        self._report_duplicates(name, chosen)
+        return made
+
+    def _report_duplicates(self, name: str, chosen: Mapping[str, Sequence[Hashable]]) -> None:
+        home = {label: split for split, classes in chosen.items() for label in classes}
+        crossing = [
+            (home[a], first, home[b], second)
+            for a, first, b, second in self.duplicates
+            if a in home and b in home and home[a] != home[b]
+        ]
+        if crossing:
+            split, first, other, second = crossing[0]
+            warnings.warn(
+                f"{name}: {len(crossing)} image(s) are in two splits, such as {first} ({split}) "
+                f"and {second} ({other}): remove one of each pair, or scores say too much.",
+                stacklevel=2,
+            )
+
+
+def open_store(
+    name: str,
+    source: object,
+    form: ImageFormat,
+    items: Callable[[], AbstractContextManager[Sequence[Item]]],
+    *,
+    skip_unreadable: bool = False,
+    by_content: bool = False,
+) -> Store:
+    """The store of these images, made on first use.
+
+    Args:
+        name: of the data set.
+        source: anything JSON can hold that changes when the images do.
+        form: size, channels and filter.
+        items: lists the images, class after class; called only where the store must be made.
+        skip_unreadable: leave unreadable images out instead of refusing them all.
+        by_content: order each class by its images' hashes, so that copies with other file names
+            give the same store.
+
+    Raises:
+        DataError: for unreadable images, or no images at all; nothing is left behind.
+    """
+    identity = [VERSION, name, source, vars(form), skip_unreadable, by_content]
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    folder = cache_folder() / f"{name}-{key}"
+    if not (folder / "index.json").exists():
+        with items() as listed:
+            _build(folder, name, listed, skip_unreadable, by_content)
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    # Copy on write, because torch has no read-only tensors; nothing ever writes.
+    mapped = np.memmap(folder / "images.bin", np.uint8, mode="c", shape=tuple(index["shape"]))
+    return Store(
+        torch.from_numpy(mapped), index["sizes"], index["fingerprint"], index["duplicates"]
+    )
+
+
+def _build(
+    folder: Path, name: str, items: Sequence[Item], skip_unreadable: bool, by_content: bool
+) -> None:
+    if not items:
+        raise DataError(f"{name}: no images were found there.")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        with Progress(transient=True) as bar:
+            index = _write(
+                temporary / "images.bin",
+                bar.track(items, description=f"Reading {name} (once)"),
+                by_content,
+            )
+        bad = index.pop("unreadable")
+        if bad and not skip_unreadable:
+            raise DataError(_complaint(name, bad, len(items)))
+        if bad:
+            warnings.warn(f"{_complaint(name, bad, len(items))} Left out.", stacklevel=2)
+        if not index["sizes"]:
+            raise DataError(f"{name}: none of its {len(items)} images can be read.")
+        (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        if not folder.exists():  # else another process was faster
+            temporary.rename(folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _complaint(name: str, bad: Sequence[tuple[str, str]], total: int) -> str:
+    shown = ", ".join(f"{file} ({why})" for file, why in bad[:LISTED])
+    more = f" and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+    return (
+        f"{name}: {len(bad)} of {total} images cannot be read: {shown}{more}: repair or remove "
+        "them, or leave them out with skip_unreadable=true."
+    )
+
+
+def _write(path: Path, items: Iterable[Item], by_content: bool) -> dict[str, Any]:
+    """Stream the images into one file; returns the index. Memory holds one class at most."""
+    digest = hashlib.sha256()
+    seen: dict[bytes, tuple[str, str]] = {}
+    sizes: dict[str, int] = {}
+    duplicates: list[list[str]] = []
+    unreadable: list[tuple[str, str]] = []
+    held: list[tuple[bytes, Pixels]] = []
+    shape: tuple[int, ...] = ()
+
+    with path.open("wb") as file:
+
+        def flush() -> None:
+            for _, pixels in sorted(held, key=lambda pair: pair[0]) if by_content else held:
+                digest.update(pixels.data)
+                file.write(pixels.data)
+            held.clear()
+
+        for label, name, load in items:
+            try:
+                pixels = load()
+            except UnreadableError as error:
+                unreadable.append((name, str(error)))
+                continue
+            if label not in sizes:
+                flush()
+                sizes[label], shape = 0, pixels.shape
+                digest.update(label.encode())
+            sizes[label] += 1
+            mark = hashlib.sha256(pixels.data).digest()[:16]
+            first = seen.setdefault(mark, (label, name))
+            if first[0] != label:
+                duplicates.append([*first, label, name])
+            held.append((mark, pixels))
+            if not by_content:
+                flush()
+        flush()
+    return {
+        "shape": (sum(sizes.values()), *shape),
+        "sizes": sizes,
+        "fingerprint": digest.hexdigest()[:16],
+        "duplicates": duplicates,
+        "unreadable": unreadable,
+    }

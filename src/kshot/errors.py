@@ -34,6 +34,10 @@ class DivergedError(KshotError):
     """A loss that became NaN or infinite."""
 
 
+class WorkerError(KshotError):
+    """Another process of the job that has ended."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that is not among the known ones, with the nearest of them."""
     names = sorted(known)

@@ -43,10 +43,14 @@ def _options(
 @app.command()
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe's name (see `kshot recipes`) or a TOML file.")
-    ] = "protonet-glyphs",
+        Optional[str],  # noqa: UP045  (typer reads this form on every version)
+        typer.Argument(
+            help="A recipe's name (see `kshot recipes`) or a TOML file.",
+            show_default="protonet-glyphs",
+        ),
+    ] = None,
     settings: Annotated[
-        Optional[list[str]],  # noqa: UP045  (typer reads this form on every version)
+        Optional[list[str]],  # noqa: UP045
         typer.Option("--set", help="A changed setting, such as train.steps=100; repeatable."),
     ] = None,
     device: Device = "auto",
@@ -57,12 +61,19 @@ def train(
         Optional[Path],  # noqa: UP045
         typer.Option(help="The new run folder; runs/NAME-NUMBER by default."),
     ] = None,
+    resume: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Go on with the run in this folder; no recipe or settings beside it."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that share each meta-batch.")
+    ] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Meta-train a learner, evaluate it on unseen classes, and write a report."""
     from kshot.cli import train as command
 
-    command.train(recipe, settings or [], device, seed, out, quiet)
+    command.train(recipe, settings or [], device, seed, out, resume, workers, quiet)
 
 
 @app.command()

@@ -3,38 +3,84 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import typer
 from rich.console import Console
 
 from kshot.cli.tables import result_table
+from kshot.engine.processes import (
+    Processes,
+    from_environment,
+    join_processes,
+    local_workers,
+)
+from kshot.errors import ConfigError
 from kshot.training.build import pick_device
 from kshot.training.config import RunConfig, read_recipe
 from kshot.training.job import run
+from kshot.training.run import read_config
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
+
+DEFAULT_RECIPE = "protonet-glyphs"
 
 
 def train(
-    recipe: str,
+    recipe: str | None,
     settings: Sequence[str],
     device: str,
     seed: int | None,
     out: Path | None,
+    resume: Path | None,
+    workers: int,
     quiet: bool,
 ) -> None:
-    """Read the recipe, run it, show the table and what to do next."""
-    console = Console(highlight=False)
-    seeded = [*settings, *([f"seed={seed}"] if seed is not None else [])]
-    config = read_recipe(recipe, seeded)
+    """Read the recipe or the stopped run, run it, show the table and what to do next."""
+    rank = int(os.environ.get("RANK", "0")) if from_environment() else 0
+    console = Console(highlight=False, quiet=rank > 0)
+    if resume is not None:
+        if recipe or settings or out or seed is not None:
+            raise ConfigError(
+                "--resume goes on with a run as it was begun: leave recipe, --set, --seed and "
+                "--out away."
+            )
+        config, folder, what = read_config(resume), resume, "--resume"
+    else:
+        what = recipe or DEFAULT_RECIPE
+        config = read_recipe(what, [*settings, *([f"seed={seed}"] if seed is not None else [])])
+        folder = out or _next_folder(config.name)
     where = pick_device(device)
-    folder = out or _next_folder(config.name)
+
+    def processes() -> AbstractContextManager[Processes]:
+        if from_environment():
+            return join_processes()
+        return local_workers(workers, [sys.executable, "-m", "kshot", *sys.argv[1:]])
 
     def ready() -> None:
-        console.print(f"[bold]kshot train[/bold] {recipe} on {where} -> {folder}")
+        console.print(f"[bold]kshot train[/bold] {what} on {where} -> {folder}")
         if not quiet:
             console.print(_settings(config), style="dim")
 
-    outcome = run(config, folder, device=where, progress=not quiet, ready=ready, tell=console.print)
+    outcome = run(
+        config,
+        folder,
+        device=where,
+        resume=resume is not None,
+        processes=processes,
+        rank=rank,
+        progress=not quiet,
+        ready=ready,
+        tell=console.print,
+    )
+    if outcome.history.stopped == "interrupted":
+        raise typer.Exit(INTERRUPTED)
     if not outcome.results:
         return
     console.print(result_table(outcome.results))

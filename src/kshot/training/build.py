@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 
-from kshot.datasets import Dataset, Split, TaskFamily
-from kshot.datasets.base import feature_shape
-from kshot.episodes import EpisodeSpec, draw
+from kshot.datasets import Dataset, Mixture, Split, load
+from kshot.datasets.base import Source
+from kshot.episodes import draw
 from kshot.episodes.spec import bounds
 from kshot.errors import ConfigError
 from kshot.learners import MetaLearner, TaskShape, build_learner
 from kshot.nn import build_encoder
 from kshot.training.config import RunConfig
+from kshot.types import first_tensor
+
+
+def load_data(config: RunConfig) -> Dataset:
+    """The data set of a configuration; several become one whose episodes each have one source.
+
+    Raises:
+        ConfigError: for unknown names or options.
+    """
+    parts = [load(part.name, **part.options) for part in config.datasets]
+    if len(parts) == 1:
+        return parts[0]
+    name = "+".join(part.name for part in parts)
+    shared = [s for s in parts[0].splits if all(s in part.splits for part in parts)]
+    mixed = {s: [cast(Split, part[s]) for part in parts] for s in shared}
+    return Dataset(
+        name,
+        {s: Mixture(f"{name}/{s}", tuple(splits)) for s, splits in mixed.items()},
+        about=", ".join(part.about for part in parts),
+    )
 
 
 def task_shape(config: RunConfig, data: Dataset) -> TaskShape:
@@ -22,16 +44,16 @@ def task_shape(config: RunConfig, data: Dataset) -> TaskShape:
         ConfigError: if the data set has no split to train on.
     """
     source = source_of(data, "train")
-    if not isinstance(source, Split):
-        episode = draw(source, EpisodeSpec(shot=1, query=1), 0, [0])
-        shot = bounds(config.train.shot)[1]
-        x, y = episode.support.x, episode.support.y
+    shot = bounds(config.train.shot)[1]
+    episode = draw(source, config.train.spec, 0, [0])
+    x, y = first_tensor(episode.support.x), episode.support.y
+    if y.is_floating_point():
         return TaskShape(tuple(x.shape[2:]), 0, shot, tuple(y.shape[2:]))
-    way, shot = bounds(config.train.way)[1], bounds(config.train.shot)[1]
-    return TaskShape(feature_shape(source.x), way, way * shot)
+    way = bounds(config.train.way)[1]
+    return TaskShape(tuple(x.shape[2:]), way, way * shot)
 
 
-def source_of(data: Dataset, split: str) -> Split | TaskFamily:
+def source_of(data: Dataset, split: str) -> Source:
     """A split to train or test on.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from kshot.episodes import EpisodeSpec
 from kshot.errors import ConfigError, unknown
 
 # TOML has lists and no tuples: a range of ways or shots is written [1, 5].
@@ -30,11 +31,29 @@ class Part(BaseModel):
         return dict(self.model_extra or {})
 
 
+# A data set without options may be given by its name alone.
+Chosen = Annotated[Part, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class TrainConfig(_Strict):
+class _Episodes(_Strict):
+    """The arguments of `EpisodeSpec`."""
+
+    way: Count = 5
+    shot: Count | Literal["any"] = 1
+    query: int = Field(15, ge=1)
+    imbalanced: bool = False
+
+    @property
+    def spec(self) -> EpisodeSpec:
+        """The shape of the episodes."""
+        return EpisodeSpec(self.way, self.shot, self.query, self.imbalanced)
+
+
+class TrainConfig(_Episodes):
     """The arguments of `meta_train`.
 
     With `split = "train+val"` there is nothing left to validate on, and the last weights are kept:
@@ -42,8 +61,6 @@ class TrainConfig(_Strict):
     """
 
     split: Literal["train", "train+val"] = "train"
-    way: Count = 5
-    shot: Count = 1
     query: int = Field(15, ge=0)
     steps: int = Field(1000, ge=1)
     meta_batch: int = Field(1, ge=1)
@@ -51,31 +68,26 @@ class TrainConfig(_Strict):
     optimizer: Literal["adam", "sgd"] = "adam"
     schedule: str = "constant"
     clip: float | None = Field(None, gt=0, allow_inf_nan=False)
-    augment: Literal["none", "affine", "flip"] = "none"
+    augment: list[Literal["affine", "crop", "flip", "jitter"]] = []
 
 
-class ValidationConfig(_Strict):
+class ValidationConfig(_Episodes):
     """The frozen episodes that choose the best weights."""
 
-    way: Count = 5
-    shot: Count = 1
-    query: int = Field(15, ge=1)
     episodes: int = Field(200, ge=2)
     every: int = Field(100, ge=1)
     patience: int | None = Field(None, ge=1)
 
 
-class EvaluationConfig(_Strict):
+class EvaluationConfig(_Episodes):
     """One row group of the result table."""
 
-    dataset: str | None = None
+    dataset: Chosen | None = None
     split: str = "test"
-    way: Count = 5
-    shot: Count = 1
-    query: int = Field(15, ge=1)
     episodes: int = Field(1000, ge=2)
     seed: int = Field(0, ge=0, lt=2**63)
     test_steps: list[Annotated[int, Field(ge=0)]] = []
+    transductive: bool | None = None
 
 
 class RunConfig(_Strict):
@@ -83,12 +95,17 @@ class RunConfig(_Strict):
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0, lt=2**63)
-    dataset: Part
+    dataset: Chosen | list[Chosen]
     encoder: Part = Part(name="none")
     learner: Part
     train: TrainConfig = TrainConfig()
     validation: ValidationConfig = ValidationConfig()
     evaluation: list[EvaluationConfig] = []
+
+    @property
+    def datasets(self) -> list[Part]:
+        """What is trained on: one data set, or several at once."""
+        return self.dataset if isinstance(self.dataset, list) else [self.dataset]
 
 
 def recipe_names() -> list[str]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.progress import Progress
 
-from kshot.datasets import Dataset, Split, TaskFamily, load
+from kshot.datasets import Dataset, Split, load
+from kshot.datasets.base import Source
+from kshot.engine.processes import ALONE, Processes
 from kshot.episodes import (
-    EpisodeSpec,
     FrozenEpisodes,
     augment,
+    color_jitter,
     draw,
     random_affine,
+    random_crop,
     random_flip,
 )
 from kshot.episodes.augment import Augmentation
@@ -28,18 +31,26 @@ from kshot.learners.inner_loop import InnerLoop
 from kshot.learners.nearest_neighbour import NearestNeighbour
 from kshot.learners.protonet import ProtoNet
 from kshot.nn import build_encoder
-from kshot.training.build import make_learner, seed_weights, source_of, task_shape
+from kshot.training.build import (
+    load_data,
+    make_learner,
+    seed_weights,
+    source_of,
+    task_shape,
+)
 from kshot.training.config import EvaluationConfig, RunConfig
 from kshot.training.pictures import run_report
 from kshot.training.run import RunFolder
-from kshot.training.train import History, Row, meta_train
+from kshot.training.state import History, Row
+from kshot.training.train import meta_train
 
 RAW_BASELINE = "1-NN, raw inputs"
 
-AUGMENTATIONS: dict[str, list[Augmentation]] = {
-    "none": [],
-    "affine": [random_affine()],
-    "flip": [random_flip()],
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "affine": random_affine(),
+    "crop": random_crop(),
+    "flip": random_flip(),
+    "jitter": color_jitter(),
 }
 
 
@@ -63,6 +74,9 @@ def run(
     folder: Path,
     *,
     device: torch.device,
+    resume: bool = False,
+    processes: Callable[[], AbstractContextManager[Processes]] = lambda: nullcontext(ALONE),
+    rank: int = 0,
     progress: bool = True,
     ready: Callable[[], None] = lambda: None,
     tell: Callable[[str], None] = lambda line: None,
@@ -71,8 +85,11 @@ def run(
 
     Args:
         config: all settings.
-        folder: the new run folder.
+        folder: the new run folder, or the one to go on with.
         device: where to compute.
+        resume: go on with the run in `folder`.
+        processes: meets those that share each meta-batch; called when all has been checked.
+        rank: of this process; only the first writes, evaluates and talks.
         progress: show bars.
         ready: called when everything has been checked and the training begins.
         tell: is given a line at each stage.
@@ -81,16 +98,21 @@ def run(
         KshotError: for impossible settings, before anything is written; for a run that diverges,
             whose last good weights stay.
     """
-    data = load(config.dataset.name, **config.dataset.options)
+    data = load_data(config)
     shape = task_shape(config, data)
     learner = make_learner(config, shape).to(device)
-    validation = _validation(config, data) if config.train.split == "train" else None
-    targets = [(e, _target(e, data)) for e in config.evaluation]
+    validation = _validation(config, data)
+    targets = [(e, _target(e, config, data)) for e in config.evaluation]
+    if rank > 0:
+        with processes() as group:
+            history = _train(config, data, learner, validation, RunFolder(folder), group)
+        return Outcome(folder, history, [])
     _rehearse(config, data, learner, validation, targets)
-    out = RunFolder(folder, config, shape)
+    out = RunFolder.reopen(folder) if resume else RunFolder.create(folder, config, shape)
     ready()
     try:
-        history = _train(config, data, learner, validation, out, progress)
+        with processes() as group:
+            history = _train(config, data, learner, validation, out, group, progress)
     finally:
         out.discard_if_empty()
     if history.steps == 0:
@@ -101,25 +123,29 @@ def run(
         f"{history.steps} steps in {history.seconds:.0f} s{reason}; "
         f"kept the weights of step {history.best_step}"
     )
+    if history.stopped == "interrupted":
+        tell(f"go on with: kshot train --resume {folder}")
+        return Outcome(folder, history, [])
     results = _evaluate_all(config, shape, learner, targets, history.best_step, progress)
-    write_json(folder / "results.json", [r.as_dict() for r in results])
     tell("drawing the report")
     run_report(folder, config, learner, data, history, results)
+    write_json(folder / "results.json", [r.as_dict() for r in results])
+    out.checkpoint.unlink(missing_ok=True)
     return Outcome(folder, history, results)
 
 
 def _validation(config: RunConfig, data: Dataset) -> FrozenEpisodes | None:
-    if "val" not in data.splits:
+    if "val" not in data.splits or config.train.split != "train":
         return None
-    v = config.validation
-    return FrozenEpisodes(data["val"], EpisodeSpec(v.way, v.shot, v.query), v.episodes)
+    return FrozenEpisodes(data["val"], config.validation.spec, config.validation.episodes)
 
 
-def _target(evaluation: EvaluationConfig, data: Dataset) -> Split | TaskFamily:
+def _target(evaluation: EvaluationConfig, config: RunConfig, data: Dataset) -> Source:
     """The source of an evaluation, checked before any training."""
-    same = evaluation.dataset is None or evaluation.dataset == data.name
-    source = (data if same else load(str(evaluation.dataset)))[evaluation.split]
-    EpisodeSpec(evaluation.way, evaluation.shot, evaluation.query).check(source)
+    part = evaluation.dataset
+    same = part is None or (part.name == data.name and not part.options)
+    source = (data if same or part is None else load(part.name, **part.options))[evaluation.split]
+    evaluation.spec.check(source)
     return source
 
 
@@ -128,13 +154,13 @@ def _rehearse(
     data: Dataset,
     learner: MetaLearner,
     validation: FrozenEpisodes | None,
-    targets: list[tuple[EvaluationConfig, Split | TaskFamily]],
+    targets: list[tuple[EvaluationConfig, Source]],
 ) -> None:
     """One episode of each kind, so that what cannot work fails now and not after the training."""
     t = config.train
-    draws = [(source_of(data, t.split), EpisodeSpec(t.way, t.shot, t.query))]
+    draws = [(source_of(data, t.split), t.spec)]
     draws += [(validation.source, validation.spec)] if validation else []
-    draws += [(source, EpisodeSpec(e.way, e.shot, e.query)) for e, source in targets]
+    draws += [(source, e.spec) for e, source in targets]
     if any(e.test_steps for e, _ in targets) and not isinstance(learner.head, InnerLoop):
         raise ConfigError(
             f"evaluation.test_steps counts inner steps, which {type(learner).__name__} has not: "
@@ -144,7 +170,7 @@ def _rehearse(
         episode = draw(source, spec, config.seed, [0])
         try:
             if number == 0:
-                episode = augment(episode, AUGMENTATIONS[t.augment])
+                episode = augment(episode, [AUGMENTATIONS[name] for name in t.augment])
                 learner.check(episode.support)
             else:
                 predictions(learner, episode)
@@ -161,9 +187,11 @@ def _train(
     learner: MetaLearner,
     validation: FrozenEpisodes | None,
     out: RunFolder,
-    progress: bool,
+    processes: Processes,
+    progress: bool = False,
 ) -> History:
-    with _tensorboard(out.path) as log:
+    first = processes.rank == 0
+    with _tensorboard(out.path) if first else nullcontext(lambda row: None) as log:
 
         def on_row(row: Row, improved: bool) -> None:
             out.log(row)
@@ -175,12 +203,14 @@ def _train(
             learner,
             source_of(data, config.train.split),
             **config.train.model_dump(exclude={"augment", "split"}),
-            augmentations=AUGMENTATIONS[config.train.augment],
+            augmentations=[AUGMENTATIONS[name] for name in config.train.augment],
             validation=validation,
             validate_every=config.validation.every,
             patience=config.validation.patience,
             seed=config.seed,
-            on_row=on_row,
+            checkpoint=out.checkpoint,
+            processes=processes,
+            on_row=on_row if first else None,
             progress=progress,
         )
 
@@ -210,7 +240,7 @@ def _evaluate_all(
     config: RunConfig,
     shape: TaskShape,
     learner: MetaLearner,
-    targets: list[tuple[EvaluationConfig, Split | TaskFamily]],
+    targets: list[tuple[EvaluationConfig, Source]],
     meta_steps: int,
     progress: bool,
 ) -> list[Result]:
@@ -219,7 +249,7 @@ def _evaluate_all(
         (name, m.to(next(learner.parameters()).device), 0) for name, m in _baselines(config, shape)
     ]
     # Each split is embedded once for each method, whatever the number of evaluations on it.
-    seen: dict[tuple[str, str], tuple[MetaLearner, Split | TaskFamily]] = {}
+    seen: dict[tuple[str, str], tuple[MetaLearner, Source]] = {}
     results = []
     jobs = [(e, source, *method) for e, source in targets for method in methods]
     with Progress(disable=not progress, transient=True) as bar:
@@ -235,7 +265,7 @@ def _evaluate_all(
 
 
 def _evaluate(
-    e: EvaluationConfig, source: Split | TaskFamily, name: str, learner: MetaLearner, steps: int
+    e: EvaluationConfig, source: Source, name: str, learner: MetaLearner, steps: int
 ) -> list[Result]:
     arguments = e.model_dump(include={"way", "shot", "query", "episodes", "seed"})
     head = learner.head

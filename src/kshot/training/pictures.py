@@ -21,7 +21,7 @@ from kshot.evaluation.scoring import embed_split
 from kshot.learners import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
 from kshot.training.config import RunConfig
-from kshot.training.train import History
+from kshot.training.state import History
 from kshot.types import Episode, Examples
 
 SHOWN_CLASSES = 20

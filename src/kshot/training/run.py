@@ -10,18 +10,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import kshot
 from kshot.errors import CheckpointError
-from kshot.files import atomic, cannot_write, write_json
+from kshot.files import cannot_write, write_json, write_text
 from kshot.learners import MetaLearner, TaskShape
 from kshot.training.build import make_learner
 from kshot.training.config import RunConfig, validate
-from kshot.training.train import Row
+from kshot.training.state import Row, read_words, save_tensors
 
-FORMAT = 1
+FORMAT = 2
 """Of the run folder; a greater number means a newer kshot."""
+
+WEIGHTS, CHECKPOINT, METRICS = "weights.safetensors", "checkpoint.safetensors", "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -42,51 +44,70 @@ class Run:
 
 
 class RunFolder:
-    """Writes a run folder, every file whole or not at all.
+    """A run folder being written, every file whole or not at all."""
 
-    Raises:
-        CheckpointError: if the folder exists and is not empty, or cannot be written.
-    """
-
-    def __init__(self, path: Path, config: RunConfig, shape: TaskShape) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
+        self.checkpoint = path / CHECKPOINT
+        self.made: list[Path] = []
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig, shape: TaskShape) -> RunFolder:
+        """A new folder, with the configuration in it.
+
+        Raises:
+            CheckpointError: if the folder exists and is not empty, or cannot be written.
+        """
         if not path.name:
             raise CheckpointError(f"--out {str(path)!r} names no new folder: give it a name.")
-        self.parent_created = not path.parent.exists()
+        folder = cls(path)
         try:
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise CheckpointError(
-                    f"{path} already holds something: choose another --out or remove it."
+                    f"{path} already holds something: choose another --out, remove it, or go on "
+                    f"with the run in it by --resume {path}."
                 )
-            self.created = not path.exists()
+            folder.made = [p for p in (path, path.parent) if not p.exists()]
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(path, error) from error
-        self.manifest = {
+        manifest = {
             "format": FORMAT,
             "kshot": kshot.__version__,
             "config": config.model_dump(mode="json"),
             "task_shape": shape._asdict(),
-            "meta_steps": 0,
         }
+        write_json(path / "run.json", manifest)
+        return folder
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """The folder of a run that was stopped, its metrics cut back to its checkpoint.
+
+        Raises:
+            CheckpointError: if the run has finished, or its checkpoint is damaged.
+        """
+        if (path / "results.json").exists():
+            raise CheckpointError(
+                f"{path} has finished: see {path / 'report.html'}, or `kshot evaluate {path}`."
+            )
+        folder = cls(path)
+        rows = read_words(folder.checkpoint)["history"]["rows"] if folder.started else []
+        write_text(path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+        return folder
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.checkpoint.exists()
 
     def save(self, learner: MetaLearner, meta_steps: int) -> None:
-        """Write the weights, then the manifest that makes them count."""
-        tensors = {k: v.detach().cpu().contiguous() for k, v in learner.state_dict().items()}
-        with atomic(self.path / "weights.safetensors") as temporary:
-            try:
-                save_file(tensors, str(temporary))
-            except SafetensorError as error:
-                raise CheckpointError(
-                    f"cannot write {self.path / 'weights.safetensors'}: {error}; "
-                    "free some space or choose another folder."
-                ) from error
-        self.manifest["meta_steps"] = meta_steps
-        write_json(self.path / "run.json", self.manifest)
+        """Write the weights and the number of outer steps behind them."""
+        save_tensors(self.path / WEIGHTS, learner.state_dict(), {"meta_steps": meta_steps})
 
     def log(self, row: Row) -> None:
         """Append a line to metrics.jsonl."""
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(row)) + "\n")
@@ -95,10 +116,19 @@ class RunFolder:
 
     def discard_if_empty(self) -> None:
         """Leave nothing behind where nothing was achieved."""
-        if self.created and self.path.is_dir() and not (self.path / "run.json").exists():
+        if self.path in self.made and not (self.started or (self.path / WEIGHTS).exists()):
             shutil.rmtree(self.path)
-            if self.parent_created and not any(self.path.parent.iterdir()):
+            if self.path.parent in self.made and not any(self.path.parent.iterdir()):
                 self.path.parent.rmdir()
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The configuration of a run folder.
+
+    Raises:
+        CheckpointError: if it is none, or of another format.
+    """
+    return validate(_read_manifest(folder)["config"])
 
 
 def load_run(folder: str | Path) -> Run:
@@ -110,10 +140,9 @@ def load_run(folder: str | Path) -> Run:
     """
     path = Path(folder)
     manifest = _read_manifest(path)
-    if manifest["format"] > FORMAT:
+    if not (path / WEIGHTS).exists():
         raise CheckpointError(
-            f"{path} was written by kshot {manifest.get('kshot')} in format {manifest['format']}, "
-            f"but this is kshot {kshot.__version__}, which reads format {FORMAT}: upgrade kshot."
+            f"{path} has no weights yet: go on with it by `kshot train --resume {path}`."
         )
     try:
         config = validate(manifest["config"])
@@ -123,13 +152,14 @@ def load_run(folder: str | Path) -> Run:
         )
         with torch.random.fork_rng():
             learner = make_learner(config, shape)
-        learner.load_state_dict(load_file(str(path / "weights.safetensors")))
+        learner.load_state_dict(load_file(str(path / WEIGHTS)))
+        meta_steps = int(read_words(path / WEIGHTS)["meta_steps"])
     except (KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
         what = " ".join(str(error).split())[:160]
         raise CheckpointError(
             f"{path} is damaged or incomplete ({what}): train it again."
         ) from error
-    return Run(path, config, learner.eval(), int(manifest["meta_steps"]))
+    return Run(path, config, learner.eval(), meta_steps)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -144,4 +174,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{path} is not a kshot run: it has no readable run.json; "
             "give the folder of a `kshot train`."
         ) from error
+    if manifest["format"] != FORMAT:
+        newer = manifest["format"] > FORMAT
+        raise CheckpointError(
+            f"{path} was written by kshot {manifest.get('kshot')} in format {manifest['format']}, "
+            f"but this is kshot {kshot.__version__}, which reads format {FORMAT}: "
+            f"{'upgrade kshot' if newer else 'train it again'}."
+        )
     return manifest

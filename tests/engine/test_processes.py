@@ -1,0 +1,136 @@
+"""N processes give the answer of one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kshot.engine.processes import ALONE, local_workers
+from kshot.errors import WorkerError
+from tests.conftest import SMALL
+
+TRAIN = [*SMALL, "--set=train.meta_batch=5", "--set=train.optimizer=sgd", "--set=evaluation=[]"]
+
+
+def weights(folder):
+    return load_file(str(folder / "weights.safetensors"))
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def by_one(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    command = [sys.executable, "-m", "kshot", "train", *TRAIN, "--out", "run"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
+    return folder / "run"
+
+
+def assert_close(run, by_one):
+    one, many = weights(by_one), weights(run)
+    assert one.keys() == many.keys()
+    for name in one:
+        assert torch.allclose(one[name], many[name], rtol=1e-4, atol=1e-5), name
+    for a, b in zip(rows(by_one), rows(run), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["validation"] == b["validation"]
+
+
+def test_two_workers_give_the_answer_of_one(program, tmp_path, by_one):
+    """Five tasks, so that the shares are uneven; running statistics and validation included."""
+    result = program("train", *TRAIN, "--workers", 2, "--out", "run")
+    assert result.returncode == 0, result.stderr
+    assert_close(tmp_path / "run", by_one)
+
+
+def test_torchrun_works_the_same(tmp_path, by_one):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "kshot", "train", *TRAIN, "--out", "run"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    assert_close(tmp_path / "run", by_one)
+
+
+def worker_of(process):
+    """The process that `process` has started as its worker."""
+    children = f"/proc/{process.pid}/task/{process.pid}/children"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with open(children) as file:
+            if found := file.read().split():
+                return int(found[-1])
+        time.sleep(0.05)
+    raise AssertionError("no worker was started")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
+def test_a_worker_that_dies_ends_the_job_with_a_checkpoint(tmp_path, by_one):
+    """It is named, nothing hangs, and another number of workers goes on."""
+    long = ["--set=train.steps=400", "--set=train.lr=1e-3"]
+    command = [sys.executable, "-m", "kshot", "train", *TRAIN, *long, "--workers", "2"]
+    process = subprocess.Popen(
+        [*command, "--out", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    run = tmp_path / "run"
+    while not (run / "checkpoint.safetensors").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    os.kill(worker_of(process), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err
+    assert "worker 1 was killed by signal 9" in err
+    assert "--resume" in err
+    assert len(err.strip().splitlines()) == 1
+    command = [sys.executable, "-m", "kshot", "train", "--resume", "run", "--quiet"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    assert rows(run)[-1]["step"] == 400
+
+
+def test_a_worker_that_cannot_begin_is_reported_with_its_words():
+    command = [sys.executable, "-c", "raise SystemExit('no such luck')"]
+    with pytest.raises(WorkerError, match=r"worker 1 ended with code 1 before.*no such luck"):
+        local_workers(2, command).__enter__()
+
+
+def test_alone():
+    values = [torch.ones(2)]
+    ALONE.sum(values)
+    assert values[0].tolist() == [1, 1]
+    assert ALONE.gather("x") == ["x"]
+    assert ALONE.share(range(5)) == range(5)
+
+
+BAD = {
+    "a batch too small": (["--set=train.meta_batch=1", "--workers", 2], "cannot be shared"),
+    "no workers": (["--workers", 0], "--workers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_sharing(program, tmp_path, case):
+    arguments, says = BAD[case]
+    result = program("train", *SMALL, *arguments, "--out", "run")
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_port_in_use_is_one_line(program):
+    """As with several machines, where the meeting point is set by hand."""
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        around = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        result = program("train", *TRAIN, "--out", "run", env=os.environ | around)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "set MASTER_PORT to a free port" in result.stderr.splitlines()[-1]

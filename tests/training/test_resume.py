@@ -1,0 +1,200 @@
+"""A run that is killed and resumed ends with the weights of one that was never stopped."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import kshot
+from kshot.errors import CheckpointError
+from kshot.testing import gaussians
+from tests.conftest import SMALL
+
+STEPS = 60
+TRAIN = [
+    *SMALL,
+    f"--set=train.steps={STEPS}",
+    "--set=train.meta_batch=2",
+    "--set=validation.every=3",
+    "--set=evaluation=[]",
+]
+
+
+def learner():
+    torch.manual_seed(0)
+    return kshot.ProtoNet(kshot.nn.MLP(8, hidden=(16,), norm=True))
+
+
+def train(model, checkpoint=None, **options):
+    return kshot.meta_train(
+        model,
+        gaussians()["train"],
+        checkpoint=checkpoint,
+        **{"query": 5, "steps": 12, "validate_every": 3, "meta_batch": 2, "progress": False}
+        | options,
+    )
+
+
+class Crash(Exception):
+    pass
+
+
+def crash_at(step):
+    def on_row(row, best):
+        if row.step == step:
+            raise Crash
+
+    return on_row
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", lambda p: torch.optim.RMSprop(p, lr=1e-3)])
+def test_a_crashed_training_goes_on_bit_for_bit(tmp_path, optimizer):
+    whole, broken, resumed = learner(), learner(), learner()
+    history = train(whole, optimizer=optimizer, schedule="cosine")
+    options = {"optimizer": optimizer, "schedule": "cosine", "checkpoint": tmp_path / "c"}
+    with pytest.raises(Crash):
+        train(broken, on_row=crash_at(8), **options)
+    again = train(resumed, **options)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert [r.step for r in again.rows] == [r.step for r in history.rows]
+    assert [r.loss for r in again.rows] == [r.loss for r in history.rows]
+
+
+def test_dropout_goes_on_where_it_was(tmp_path):
+    def dropping():
+        torch.manual_seed(0)
+        return kshot.ProtoNet(torch.nn.Sequential(kshot.nn.MLP(8), torch.nn.Dropout(0.5)))
+
+    whole, resumed = dropping(), dropping()
+    train(whole)
+    with pytest.raises(Crash):
+        train(dropping(), tmp_path / "c", on_row=crash_at(8))
+    train(resumed, tmp_path / "c")
+    assert all(map(torch.equal, whole.parameters(), resumed.parameters()))
+
+
+def test_a_finished_training_stays_finished(tmp_path):
+    model = learner()
+    train(model, tmp_path / "c")
+    rows = []
+    history = train(learner(), tmp_path / "c", on_row=lambda row, best: rows.append(row))
+    assert history.steps == 12
+    assert rows == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"steps": 30}, "steps=12, but this one has steps=30"),
+        ({"lr": 1e-4}, r"lr=0\.001, but this one has lr=0\.0001"),
+        ({"seed": 5}, "seed=0, but this one has seed=5"),
+        ({"shot": 2}, "spec="),
+        ({"optimizer": "sgd"}, "optimizer=Adam"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path, options, says):
+    train(learner(), tmp_path / "c")
+    with pytest.raises(CheckpointError, match=says):
+        train(learner(), tmp_path / "c", **options)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    train(learner(), tmp_path / "c")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        train(kshot.ProtoNet(kshot.nn.MLP(8, hidden=(32,), norm=True)), tmp_path / "c")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04pickle"])
+def test_a_damaged_checkpoint_is_refused(tmp_path, content):
+    (tmp_path / "c").write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged or not kshot's"):
+        train(learner(), tmp_path / "c")
+
+
+def start(folder, *arguments):
+    command = [sys.executable, "-m", "kshot", "train", *arguments, "--quiet"]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process):
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+
+
+def kill_at_random(process, run, chance):
+    """After a random time in training, or in the very moment when a checkpoint is being written."""
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoint.safetensors").exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    if chance.random() < 0.5:
+        time.sleep(chance.uniform(0, 1.5))
+    else:
+        skip = chance.randrange(6)
+        while process.poll() is None and skip >= 0:
+            skip -= any(run.glob(".checkpoint*"))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def kill_and_resume(folder, kills, seed):
+    """A training that is killed again and again; returns its weights at the end."""
+    chance = random.Random(seed)
+    run = folder / "killed"
+    kill_at_random(start(folder, *TRAIN, "--out", "killed"), run, chance)
+    for _ in range(kills - 1):
+        if (run / "results.json").exists():
+            break
+        kill_at_random(start(folder, "--resume", "killed"), run, chance)
+    if not (run / "results.json").exists():
+        finish(start(folder, "--resume", "killed"))
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows] == sorted({r["step"] for r in rows})
+    assert rows[-1]["step"] == STEPS
+    assert not list(run.glob("checkpoint*"))
+    return load_file(str(run / "weights.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    finish(start(folder, *TRAIN, "--out", "whole"))
+    return load_file(str(folder / "whole" / "weights.safetensors"))
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_killed_and_resumed(undisturbed, tmp_path):
+    assert_same(kill_and_resume(tmp_path, 2, seed=0), undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_killed_and_resumed_twenty_times(undisturbed, tmp_path, seed):
+    assert_same(kill_and_resume(tmp_path, 3, seed), undisturbed)
+
+
+def test_resume_teaches(cli, small_run, tmp_path):
+    cases = {
+        "has finished": ["--resume", str(small_run)],
+        "there is no run folder": ["--resume", "nowhere"],
+        "leave recipe, --set": ["protonet-glyphs", "--resume", str(small_run)],
+    }
+    for says, arguments in cases.items():
+        result = cli("train", *arguments)
+        assert result.returncode == 2
+        assert says in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())

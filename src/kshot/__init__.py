@@ -23,6 +23,7 @@ _WHERE = {
     "FrozenEpisodes": "episodes",
     "MetaLSTM": "learners.meta_lstm",
     "MetaLearner": "learners",
+    "Mixture": "datasets",
     "NearestNeighbour": "learners.nearest_neighbour",
     "ProtoNet": "learners.protonet",
     "Reptile": "learners.reptile",
@@ -37,7 +38,7 @@ _MODULES = {"datasets", "engine", "episodes", "errors", "functional", "learners"
 __all__ = [*_WHERE, "__version__"]
 
 if TYPE_CHECKING:
-    from kshot.datasets import Dataset, TaskFamily, load
+    from kshot.datasets import Dataset, Mixture, TaskFamily, load
     from kshot.episodes import EpisodeSpec, FrozenEpisodes, draw
     from kshot.evaluation import evaluate
     from kshot.learners import MetaLearner

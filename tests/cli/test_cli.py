@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from kshot.training import load_run
 from tests.conftest import SMALL
 
 
@@ -148,7 +149,7 @@ BAD = {
         "at most 5",
     ),
     "augmented numbers": (
-        ["train", "maml-sinusoid", "--set", "train.augment=flip"],
+        ["train", "maml-sinusoid", "--set", "train.augment=['flip']"],
         "augmentation takes images",
     ),
     "encoder for other data": (
@@ -230,25 +231,22 @@ def test_debug_shows_the_traceback(program):
     assert "Traceback" in program("--debug", "evaluate", "nowhere").stderr
 
 
-def test_interrupt_keeps_what_was_learned(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "kshot",
-        "train",
-        *SMALL,
-        "--set=train.steps=100000",
-        "--out",
-        "run",
-    ]
+def test_interrupt_keeps_what_was_learned_and_tells_how_to_go_on(tmp_path):
+    command = [sys.executable, "-m", "kshot", "train", *SMALL, "--set=train.steps=100000"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--out", "run"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.time() + 90
-    while not (tmp_path / "run" / "run.json").exists() and time.time() < deadline:
+    while not (tmp_path / "run" / "checkpoint.safetensors").exists() and time.time() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    assert process.returncode == 130, err
     assert "interrupted" in out
-    assert (tmp_path / "run" / "report.html").exists()
+    assert "kshot train --resume run" in out
+    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
+    assert load_run(tmp_path / "run").meta_steps > 0

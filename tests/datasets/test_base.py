@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import kshot
+from kshot.datasets import Split
 from kshot.errors import ConfigError, DataError
 
 
@@ -102,3 +103,87 @@ def test_one_family_in_two_splits_is_refused():
     family = kshot.testing.Planes()
     with pytest.raises(DataError, match="same task family"):
         kshot.Dataset("planes", {"train": family, "val": family})
+
+
+def test_train_and_val_together_have_the_classes_of_both():
+    x, y = arrays(classes=6)
+    splits = {"train": ["c0", "c3"], "val": ["c5", "c1"], "test": ["c2", "c4"]}
+    data = kshot.Dataset.from_arrays(x, y, splits=splits)
+    joined = data["train+val"]
+    assert joined.name == "arrays/train+val"
+    assert joined.classes == ("c0", "c3", "c5", "c1")
+    assert joined.sizes == (5,) * 4
+    found, labels = joined.examples(slice(None)), joined.labels()
+    for number, name in enumerate(joined.classes):
+        expected = torch.from_numpy(x[[label == name for label in y]])
+        assert torch.equal(found[labels == number], expected)
+    assert joined.fingerprint not in {s.fingerprint for s in data.splits.values()}
+    assert joined.fingerprint == data["train+val"].fingerprint != data["val+train"].fingerprint
+    assert kshot.draw(joined, kshot.EpisodeSpec(4, 1, 4), 0, [0]).support.size == 4
+
+
+@pytest.mark.parametrize("copies", [False, True])  # one tensor for all splits, or one for each
+def test_joined_splits_find_their_rows(copies):
+    x = torch.arange(100)
+
+    def part(name, starts, sizes, **fields):
+        classes = tuple(f"{name}{start}" for start in starts)
+        features = {"a": x.clone() if copies else x, "b": x}
+        return Split(
+            f"d/{name}", features if copies else x, sizes, classes, starts=starts, **fields
+        )
+
+    one = part("train", (40, 0), (3, 5), variants=(1, 2), within=(7, 8))
+    two = part("val", (90, 70, 20), (4, 2, 6), variants=(3, 3, 4), within=(7, 9, 9))
+    joined = kshot.Dataset("d", {"train": one, "val": two})["train+val"]
+    spans = [(40, 43), (0, 5), (90, 94), (70, 72), (20, 26)]
+    found = joined.examples(slice(None))
+    expected = torch.cat([x[a:b] for a, b in spans])
+    assert torch.equal(found["b"] if copies else found, expected)
+    assert (joined.x is x) == (not copies)
+    assert joined.variants == (1, 2, 3, 3, 4)
+    assert joined.within == (7, 8, 7, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        ("train+train", DataError, "two different splits"),
+        ("train+valid", ConfigError, "did you mean 'val'"),
+        ("train+", ConfigError, "split of arrays"),
+    ],
+)
+def test_what_cannot_be_joined(name, error, says):
+    x, y = arrays()
+    data = kshot.Dataset.from_arrays(x, y, splits={"train": ["c0", "c1"], "val": ["c2", "c3"]})
+    with pytest.raises(error, match=says):
+        data[name]
+
+
+def test_families_cannot_be_joined():
+    with pytest.raises(DataError, match="that have classes"):
+        kshot.load("sinusoid")["train+val"]
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (torch.zeros(20, 4), r"x/test is \(3,\) torch.float32, but of x/test \(4,\)"),
+        (torch.zeros(20, 3, dtype=torch.float64), "torch.float64: load them with the same"),
+        ({"a": torch.zeros(20, 3)}, r"a \(3,\)"),
+    ],
+)
+def test_the_sources_of_a_mixture_are_alike(other, says):
+    labels = [i % 4 for i in range(20)]
+    splits = [
+        kshot.Dataset.from_arrays(x, labels, name="x")["test"] for x in (torch.zeros(20, 3), other)
+    ]
+    with pytest.raises(DataError, match=says):
+        kshot.Mixture("unlike", tuple(splits))
+
+
+def test_a_mixture_needs_sources_with_classes():
+    with pytest.raises(DataError, match="sinusoid/test is none"):
+        kshot.Mixture("waves", (kshot.load("sinusoid")["test"],))
+    with pytest.raises(DataError, match="needs splits with classes"):
+        kshot.Mixture("nothing", ())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import kshot
-from kshot.episodes import augment, random_affine, random_flip
+from kshot.episodes import augment, color_jitter, random_affine, random_crop, random_flip
 from kshot.errors import EpisodeError
 
 
@@ -43,3 +43,72 @@ def test_only_images():
     vectors = kshot.draw(kshot.load("digits", flat=True)["test"], kshot.EpisodeSpec(3), 0, [0])
     with pytest.raises(EpisodeError, match="images"):
         augment(vectors, [random_flip()])
+
+
+def uniforms(rows, *given):
+    """Uniform numbers for each image; those that a change does not use are 0.5."""
+    return torch.tensor([*given, *[0.5] * (4 - len(given))]).repeat(rows, 1)
+
+
+def test_crop_shifts_and_fills_with_zeros():
+    x = torch.rand(2, 3, 6, 5)
+    crop = random_crop(padding=2)
+    assert torch.equal(crop(x, uniforms(2, 0.5, 0.5)), x)
+    up_left = crop(x, uniforms(2, 0.99, 0.7))  # two rows down, one column to the right
+    assert torch.equal(up_left[:, :, :4, :4], x[:, :, 2:, 1:])
+    assert not up_left[:, :, 4:].any()
+    assert not up_left[:, :, :, 4:].any()
+    corner = crop(x, uniforms(2, 0.0, 0.0))
+    assert torch.equal(corner[:, :, 2:, 2:], x[:, :, :4, :3])
+
+
+def test_crop_cuts_every_window_of_its_own_image():
+    x = torch.arange(500.0).reshape(500, 1, 1, 1).expand(500, 1, 3, 3) + 1
+    cut = random_crop(padding=1)(x, torch.rand(500, 4, generator=torch.Generator().manual_seed(0)))
+    inside = cut != 0
+    assert torch.equal(cut[inside], x[inside])
+    assert len({tuple(i) for i in inside.flatten(1).tolist()}) == 9
+
+
+def test_jitter_changes_what_it_says():
+    torch.manual_seed(0)
+    x = 0.3 + 0.4 * torch.rand(2, 3, 5, 5)
+
+    def jitter(**strengths):
+        off = {"brightness": 0, "contrast": 0, "saturation": 0}
+        return color_jitter(**{**off, **strengths})(x, uniforms(2, 0.75, 0.75, 0.25))
+
+    grey = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    mean = grey.mean((2, 3), keepdim=True)
+    assert torch.allclose(jitter(), x)
+    assert torch.allclose(jitter(brightness=0.4), x * 1.2)
+    assert torch.allclose(jitter(contrast=0.4), mean + 1.2 * (x - mean))
+    assert torch.allclose(jitter(saturation=0.4), grey + 0.8 * (x - grey))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_jitter_stays_between_0_and_1_and_leaves_its_input(channels):
+    x = torch.rand(50, channels, 4, 4)
+    before = x.clone()
+    y = color_jitter(brightness=1, contrast=1, saturation=1)(x, torch.rand(50, 4))
+    assert torch.equal(x, before)
+    assert 0 <= y.min() < y.max() <= 1
+    assert not torch.allclose(y, x)
+
+
+def test_one_channel_has_no_saturation():
+    x = torch.rand(50, 1, 4, 4)
+    y = color_jitter(brightness=0, contrast=0)(x, torch.rand(50, 4))
+    assert torch.allclose(x, y, atol=1e-6)
+
+
+def test_padding_does_not_change_the_changes():
+    digits = kshot.load("digits")["test"]
+    changes = [random_crop(), color_jitter(), random_flip()]
+    uneven = kshot.EpisodeSpec((2, 5), "any", 3)
+    together = augment(kshot.draw(digits, uneven, 0, range(4)), changes)
+    assert together.support.mask is not None
+    for i in range(4):
+        alone = augment(kshot.draw(digits, uneven, 0, [i]), changes)
+        assert torch.allclose(together.support.x[i, together.support.real[i]], alone.support.x[0])
+        assert torch.allclose(together.query.x[i, together.query.real[i]], alone.query.x[0])

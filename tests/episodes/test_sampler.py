@@ -1,5 +1,7 @@
 """Episodes are counted: pure functions of data, spec, seed and number."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,9 @@ from kshot import philox
 from kshot.errors import EpisodeError
 
 
-def numbered(classes=12, examples=9):
-    """A split whose single feature tells class and example: 100 * class + example."""
-    x = torch.tensor([[100 * c + i] for c in range(classes) for i in range(examples)])
+def numbered(classes=12, examples=9, first=0):
+    """A split whose single feature tells class and example: first + 100 * class + example."""
+    x = torch.tensor([[first + 100 * c + i] for c in range(classes) for i in range(examples)])
     y = [f"class {c}" for c in range(classes) for _ in range(examples)]
     return kshot.Dataset.from_arrays(x, y, name="numbered")["test"]
 
@@ -151,3 +153,110 @@ def test_a_data_set_is_not_a_split():
     data = kshot.Dataset.from_arrays(torch.arange(20), [i % 4 for i in range(20)])
     with pytest.raises(EpisodeError, match=r"data\['test'\]"):
         kshot.draw(data, SPEC, 0, [0])
+
+
+def classes_of(e):
+    """The classes of each task of numbered data, a set per task."""
+    tasks = zip(e.support.x, e.support.real, strict=True)
+    return [set((x[real] // 100).flatten().tolist()) for x, real in tasks]
+
+
+def test_an_episode_holds_one_variant_of_a_thing_at_most():
+    rotated = replace(numbered(), variants=tuple(c // 4 for c in range(12)))
+    chosen = classes_of(kshot.draw(rotated, kshot.EpisodeSpec(3, 1, 1), 0, range(200)))
+    assert all({c // 4 for c in classes} == {0, 1, 2} for classes in chosen)
+    assert set.union(*chosen) == set(range(12))
+    with pytest.raises(EpisodeError, match="can mix 3 at most"):
+        kshot.draw(rotated, kshot.EpisodeSpec(4, 1, 1), 0, [0])
+
+
+def test_a_task_stays_within_a_group_that_is_wide_enough():
+    alphabets = replace(numbered(), within=(0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2))
+    chosen = classes_of(kshot.draw(alphabets, SPEC, 0, range(200)))
+    assert all(c <= set(range(2, 6)) or c <= set(range(6, 12)) for c in chosen)
+    assert set.union(*chosen) == set(range(2, 12))
+    assert 70 < sum(c <= set(range(2, 6)) for c in chosen) < 130
+    with pytest.raises(EpisodeError, match="can mix 6 at most"):
+        kshot.draw(alphabets, kshot.EpisodeSpec(7, 1, 1), 0, [0])
+
+
+def test_any_shot_takes_every_group_of_the_least_way():
+    alphabets = replace(numbered(), within=(0, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2))
+    spec = kshot.EpisodeSpec((2, 50), "any", 2)
+    chosen = classes_of(kshot.draw(alphabets, spec, 0, range(300)))
+    assert {1, 2} in chosen
+    assert not any(0 in classes for classes in chosen)
+    assert {len(c) for c in chosen} == set(range(2, 10))
+
+
+def test_an_aligned_split_gives_the_same_examples_of_every_class():
+    e = kshot.draw(replace(numbered(), aligned=True), SPEC, 0, range(50))
+    for task in range(50):
+        drawers = []
+        for part in (e.support, e.query):
+            numbers = [part.x[task, part.y[task] == c] % 100 for c in range(4)]
+            drawers.append([set(n.flatten().tolist()) for n in numbers])
+        support, query = drawers
+        assert all(d == support[0] for d in support)
+        assert all(d == query[0] for d in query)
+        assert not support[0] & query[0]
+
+
+def two_sources():
+    return kshot.Mixture("both", (numbered(), numbered(classes=5, examples=20, first=10_000)))
+
+
+def test_an_episode_of_a_mixture_comes_whole_from_one_source():
+    e = kshot.draw(two_sources(), SPEC, 0, range(400))
+    second = torch.cat([e.support.x, e.query.x], 1).squeeze(-1) >= 10_000
+    assert torch.equal(second.any(1), second.all(1))
+    assert 160 < second.all(1).sum() < 240
+
+
+@pytest.mark.parametrize("spec", [SPEC, kshot.EpisodeSpec((2, 5), "any", 4)])
+def test_an_episode_of_a_mixture_does_not_depend_on_its_batch(spec):
+    batch = kshot.draw(two_sources(), spec, 0, range(12))
+    assert 0 < (batch.support.x[:, 0] >= 10_000).sum() < 12
+    for i in range(12):
+        alone = kshot.draw(two_sources(), spec, 0, [i])
+        for padded, plain in ((batch.support, alone.support), (batch.query, alone.query)):
+            assert torch.equal(padded.x[i, padded.real[i]], plain.x[0])
+            assert torch.equal(padded.y[i, padded.real[i]], plain.y[0])
+
+
+def test_a_mixture_prepares_the_features_of_each_source():
+    bytes_, floats = torch.arange(40, dtype=torch.uint8), torch.arange(40) / 255
+    labels = [c for c in range(4) for _ in range(10)]
+    sources = [
+        kshot.Dataset.from_arrays({"b": x, "a": x}, labels)["test"] for x in (bytes_, floats)
+    ]
+    e = kshot.draw(kshot.Mixture("dicts", tuple(sources)), kshot.EpisodeSpec(3, 2, 2), 0, range(9))
+    rows = e.support.x["a"] * 255
+    assert torch.equal(e.support.x["a"], e.support.x["b"])
+    assert torch.allclose(rows, rows.round(), atol=1e-4)
+    for task in range(9):
+        for label in range(3):
+            assert len((rows[task, e.support.y[task] == label].round() // 10).unique()) == 1
+
+
+def test_the_hash_of_a_mixture_follows_its_sources():
+    mixture = two_sources()
+    hashes = [
+        kshot.FrozenEpisodes(source, SPEC, 10).hash
+        for source in (
+            mixture,
+            two_sources(),
+            kshot.Mixture("turned", mixture.sources[::-1]),
+            kshot.Mixture("one", mixture.sources[:1]),
+            mixture.sources[0],
+        )
+    ]
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 4
+
+
+def test_every_source_of_a_mixture_is_checked():
+    with pytest.raises(EpisodeError, match="way=6 needs 6 classes"):
+        kshot.draw(two_sources(), kshot.EpisodeSpec(6, 1, 1), 0, [0])
+    with pytest.raises(EpisodeError, match="of numbered/test has 9"):
+        kshot.FrozenEpisodes(two_sources(), kshot.EpisodeSpec(5, 5, 5), 10)

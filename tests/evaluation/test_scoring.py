@@ -51,6 +51,25 @@ def test_embedding_once_gives_the_same_scores():
     assert not isinstance(learner.encoder, nn.Identity)
 
 
+def test_a_mixture_is_embedded_source_by_source():
+    torch.manual_seed(0)
+    learner = kshot.ProtoNet(kshot.nn.MLP(8)).eval()
+    noise = [kshot.Dataset.from_arrays(torch.randn(90, 8), [*range(9)] * 10) for _ in range(2)]
+    mixture = kshot.Mixture("both", tuple(data["test"] for data in noise))
+    result = kshot.evaluate(learner, mixture, way=(2, 5), shot="any", query=4, episodes=60)
+    assert result.source == "both"
+    assert result.task == "2-5-way any-shot"
+    by_hand = []
+    for i in range(60):
+        e = kshot.draw(mixture, kshot.EpisodeSpec((2, 5), "any", 4), 0, [i])
+        by_hand.append((learner(e).argmax(-1) == e.query.y).float().mean().item())
+    assert result.values.tolist() == pytest.approx(by_hand)
+    twin, features = embedded(learner, mixture)
+    assert isinstance(twin.encoder, nn.Identity)
+    assert [s.x.shape for s in features.sources] == [(90, 40)] * 2
+    assert features.fingerprint == mixture.fingerprint
+
+
 def test_a_batch_dependent_encoder_is_not_cached():
     class Leaky(nn.Module):
         def forward(self, x):

@@ -64,7 +64,8 @@ def test_a_loaded_run_answers_as_recorded(run):
         (lambda run: (run / "run.json").write_text('["foreign"]'), "not a kshot run"),
         (lambda run: edit(run, format=99, kshot="9.0"), "upgrade kshot"),
         (lambda run: (run / "weights.safetensors").write_bytes(b"not weights"), "damaged"),
-        (lambda run: (run / "weights.safetensors").unlink(), "damaged"),
+        (lambda run: (run / "weights.safetensors").unlink(), "no weights yet.*--resume"),
+        (lambda run: edit(run, format=1, kshot="0.0"), "train it again"),
         (lambda run: edit(run, task_shape={"x_shape": [1, 28, 28]}), "damaged"),
     ],
 )

@@ -83,6 +83,11 @@ class Split:
                 f"in all, but features of length {sorted(lengths)}: they must agree."
             )
 
+    @property
+    def sources(self) -> tuple[Split, ...]:
+        """The split itself, as a mixture of one."""
+        return (self,)
+
     @cached_property
     def offsets(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Where each class begins in `x`."""
@@ -99,8 +104,11 @@ class Split:
 
     def examples(self, numbers: Tensor | slice) -> Features:
         """The usable features of the examples at these positions, counted class after class."""
-        rows = self.rows[numbers].to(first_tensor(self.x).device)
-        return self.prepare(map_features(lambda v: v[rows], self.x))
+        return self.prepare(self.stored(self.rows[numbers].to(first_tensor(self.x).device)))
+
+    def stored(self, rows: Tensor) -> Features:
+        """The features at these rows of `x`, as they are stored."""
+        return map_features(lambda v: v[rows], self.x)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -144,7 +152,7 @@ class Dataset:
     """
 
     name: str
-    splits: Mapping[str, Split | TaskFamily]
+    splits: Mapping[str, Source]
     about: str = ""
     source: str = ""
     licence: str = ""
@@ -165,7 +173,7 @@ class Dataset:
                         f"{owner[label]!r} and {split_name!r}; splits must not share classes."
                     )
 
-    def __getitem__(self, split: str) -> Split | TaskFamily:
+    def __getitem__(self, split: str) -> Source:
         """The split of that name; `train+val` gives the classes of both."""
         names = split.split("+")
         for name in names:
@@ -209,9 +217,56 @@ class Dataset:
             splits = {"test": list(numbers)}
         parts = {
             split: _take_classes(f"{name}/{split}", features, codes, chosen, numbers)
-            for split, chosen in _classes_per_split(splits, list(numbers), seed).items()
+            for split, chosen in classes_per_split(splits, list(numbers), seed).items()
         }
         return Dataset(name, parts, about="arrays given by the user")
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Several splits as one source: each episode comes whole from one of them, all as likely.
+
+    Attributes:
+        name: for messages and records.
+        sources: the splits, whose usable features are alike in shape and dtype.
+
+    Raises:
+        DataError: if there are no sources, if one has no classes, or if their features differ.
+    """
+
+    name: str
+    sources: tuple[Split, ...]
+
+    def __post_init__(self) -> None:
+        other = next((s.name for s in self.sources if not isinstance(s, Split)), None)
+        if other is not None or not self.sources:
+            raise DataError(
+                f"mixture {self.name!r} needs splits with classes, such as data['train']"
+                + (f", and {other} is none." if other is not None else ".")
+            )
+        first = self.sources[0]
+        for split in self.sources[1:]:
+            if (kind := _kind(split)) != _kind(first):
+                raise DataError(
+                    f"mixture {self.name!r}: an example of {first.name} is {_kind(first)}, but of "
+                    f"{split.name} {kind}: load them with the same size, channels and dtype."
+                )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all sources, in their order."""
+        return f"{philox.key_of('mixture', [s.fingerprint for s in self.sources]):032x}"[:16]
+
+
+Source = Split | Mixture | TaskFamily
+"""What episodes are drawn from."""
+
+
+def _kind(split: Split) -> str:
+    """Shape and dtype of one example's usable features."""
+    x = split.examples(slice(0, 1))
+    parts = x.items() if isinstance(x, dict) else [("", x)]
+    return ", ".join(f"{k} {tuple(v.shape[1:])} {v.dtype}".strip() for k, v in sorted(parts))
 
 
 def _join(name: str, parts: Sequence[Split]) -> Split:
@@ -222,8 +277,8 @@ def _join(name: str, parts: Sequence[Split]) -> Split:
     if all(p.x is first.x for p in parts):
         x, shifts = first.x, [0] * len(parts)
     else:
-        whole = [map_features(lambda v, rows=p.rows: v[rows], p.x) for p in parts]
-        x = _concatenate(whole)
+        whole = [p.stored(p.rows) for p in parts]
+        x = concatenate(whole)
         parts = [replace(p, x=w, starts=None) for p, w in zip(parts, whole, strict=True)]
         shifts = np.cumsum([0, *(sum(p.sizes) for p in parts[:-1])]).tolist()
     starts = [p.offsets + shift for p, shift in zip(parts, shifts, strict=True)]
@@ -240,7 +295,8 @@ def _join(name: str, parts: Sequence[Split]) -> Split:
     )
 
 
-def _concatenate(parts: Sequence[Features]) -> Features:
+def concatenate(parts: Sequence[Features]) -> Features:
+    """One tensor of several, or a dict of them, along the first axis."""
     if isinstance(parts[0], dict):
         return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
     return torch.cat(list(parts))
@@ -288,9 +344,14 @@ def _check_arrays(name: str, x: Features, labels: Sequence[Hashable]) -> None:
         raise DataError(f"{name}: y has {classes} class(es), but a task needs at least 2.")
 
 
-def _classes_per_split(
+def classes_per_split(
     splits: Mapping[str, Any], classes: Sequence[Hashable], seed: int
 ) -> dict[str, list[Hashable]]:
+    """The classes of each split: named, or drawn by `seed` where `splits` gives fractions.
+
+    Raises:
+        DataError: for fractions that are not positive or add up to more than 1.
+    """
     if not all(isinstance(v, (int, float)) for v in splits.values()):
         return {split: list(chosen) for split, chosen in splits.items()}
     total = sum(splits.values())

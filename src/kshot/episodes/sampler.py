@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kshot import philox
-from kshot.datasets.base import Split, TaskFamily
+from kshot.datasets.base import Mixture, Source, Split, concatenate
+from kshot.episodes.any_shot import any_shots
 from kshot.episodes.spec import EpisodeSpec, bounds, wide_enough
 from kshot.errors import EpisodeError
-from kshot.types import Episode, Examples, first_tensor, map_features
+from kshot.types import Episode, Examples, Features, first_tensor, map_features
 
 Index = NDArray[np.int64]
 
@@ -41,16 +42,16 @@ class _Draw:
     way: int
 
 
-def episode_key(source: Split | TaskFamily, spec: EpisodeSpec, seed: int) -> int:
+def episode_key(source: Source, spec: EpisodeSpec, seed: int) -> int:
     """The 128-bit key that all episodes of this source, spec and seed share."""
     return philox.key_of(SAMPLER_VERSION, source.fingerprint, spec.as_dict(), seed)
 
 
-def draw(source: Split | TaskFamily, spec: EpisodeSpec, seed: int, index: Sequence[int]) -> Episode:
+def draw(source: Source, spec: EpisodeSpec, seed: int, index: Sequence[int]) -> Episode:
     """The episodes at `index`, as one meta-batch.
 
     Args:
-        source: a split of classes, or a family of tasks.
+        source: a split of classes, a mixture of splits, or a family of tasks.
         spec: way, shot and query.
         seed: chooses the sequence of episodes.
         index: the episodes' counters, any non-negative integers, in any order.
@@ -69,15 +70,22 @@ def draw(source: Split | TaskFamily, spec: EpisodeSpec, seed: int, index: Sequen
             "range(32)."
         )
     key = episode_key(source, spec, seed)
-    if not isinstance(source, Split):
+    if not isinstance(source, (Split, Mixture)):
         return source.draw(key, index, bounds(spec.shot)[0], spec.query)
-    tasks = [_draw_task(source, spec, key, i) for i in index]
+    splits = [_own_split(source, key, i) for i in index]
+    tasks = [_draw_task(split, spec, key, i) for split, i in zip(splits, index, strict=True)]
     way = max(task.way for task in tasks)
     return Episode(
-        _gather(source, [t.support for t in tasks], [t.support_labels for t in tasks], way),
-        _gather(source, [t.query for t in tasks], [t.query_labels for t in tasks], way),
-        torch.tensor(index, dtype=torch.int64, device=first_tensor(source.x).device),
+        _gather(splits, [t.support for t in tasks], [t.support_labels for t in tasks], way),
+        _gather(splits, [t.query for t in tasks], [t.query_labels for t in tasks], way),
+        torch.tensor(index, dtype=torch.int64, device=first_tensor(splits[0].x).device),
     )
+
+
+def _own_split(source: Split | Mixture, key: int, i: int) -> Split:
+    """The split that episode i comes from."""
+    number = philox.integers(philox.words(key, i, 1, 10), 0, len(source.sources) - 1)[0]
+    return source.sources[int(number)]
 
 
 def _draw_task(split: Split, spec: EpisodeSpec, key: int, i: int) -> _Draw:
@@ -85,11 +93,9 @@ def _draw_task(split: Split, spec: EpisodeSpec, key: int, i: int) -> _Draw:
     pool = _pool(split, spec, key, i)
     low, high = bounds(spec.way)
     way = int(philox.integers(philox.words(key, i, 1, 0), low, min(high, len(pool)))[0])
-    shots = philox.integers(philox.words(key, i, way, 1), *bounds(spec.shot))
-    if not spec.imbalanced:
-        shots[:] = shots[0]
     classes = pool[philox.permutation(philox.words(key, i, len(pool), 2))[:way]]
     sizes = np.asarray(split.sizes)[classes]
+    shots, queries = _shots(sizes, spec, key, i)
     widest = int(sizes.max())
     if split.aligned:
         raw = np.tile(philox.words(key, i, widest, 3), (way, 1))
@@ -99,7 +105,7 @@ def _draw_task(split: Split, spec: EpisodeSpec, key: int, i: int) -> _Draw:
     rows = philox.permutation(raw) + split.offsets[classes, None]
     column = np.arange(widest)
     in_support = column < shots[:, None]
-    in_query = ~in_support & (column < shots[:, None] + spec.query)
+    in_query = ~in_support & (column < shots[:, None] + queries)
     labels = np.broadcast_to(np.arange(way)[:, None], rows.shape)
     order = philox.permutation(philox.words(key, i, int(in_support.sum()), 4))
     query_order = philox.permutation(philox.words(key, i, int(in_query.sum()), 5))
@@ -116,7 +122,7 @@ def _pool(split: Split, spec: EpisodeSpec, key: int, i: int) -> Index:
     """The classes that episode i may draw from, in order."""
     pool = np.arange(len(split.sizes))
     if split.within is not None:
-        groups = wide_enough(split, bounds(spec.way)[1])
+        groups = wide_enough(split, spec.needed_way)
         chosen = groups[philox.integers(philox.words(key, i, 1, 6), 0, len(groups) - 1)[0]]
         pool = pool[np.asarray(split.within) == chosen]
     if split.variants is not None:
@@ -127,16 +133,43 @@ def _pool(split: Split, spec: EpisodeSpec, key: int, i: int) -> Index:
     return pool
 
 
-def _gather(split: Split, rows: Sequence[Index], labels: Sequence[Index], way: int) -> Examples:
+def _shots(sizes: Index, spec: EpisodeSpec, key: int, i: int) -> tuple[Index, int]:
+    """The shot of each class of episode i, and the queries that every class gets."""
+    way = len(sizes)
+    if spec.shot == "any":
+        unit = philox.uniform(philox.words(key, i, 1, 8))[0]
+        return any_shots(sizes, spec.query, unit, philox.uniform(philox.words(key, i, way, 9)))
+    shots = philox.integers(philox.words(key, i, way, 1), *bounds(spec.shot))
+    if not spec.imbalanced:
+        shots[:] = shots[0]
+    return shots, spec.query
+
+
+def _gather(
+    splits: Sequence[Split], rows: Sequence[Index], labels: Sequence[Index], way: int
+) -> Examples:
+    """The tasks' rows, each of its own split."""
     lengths = [len(r) for r in rows]
-    device = first_tensor(split.x).device
+    device = first_tensor(splits[0].x).device
     mask = None
     if len(set(lengths)) > 1:
         mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
         mask = mask.to(device)
-    index = _stack(rows, max(lengths)).to(device)
-    x = split.prepare(map_features(lambda v: v[index], split.x))
+    x = _features(splits, _stack(rows, max(lengths)).to(device))
     return Examples(x, _stack(labels, max(lengths)).to(device), mask, way)
+
+
+def _features(splits: Sequence[Split], rows: Tensor) -> Features:
+    """The features at these rows `(tasks, examples)`, of each split in one piece."""
+    parts, places = [], []
+    for split in dict.fromkeys(splits):
+        tasks = [task for task, own in enumerate(splits) if own is split]
+        parts.append(split.prepare(split.stored(rows[tasks])))
+        places += tasks
+    if len(parts) == 1:
+        return parts[0]
+    order = torch.tensor(places, device=rows.device).argsort()
+    return map_features(lambda v: v[order], concatenate(parts))
 
 
 def _stack(rows: Sequence[Index], length: int) -> Tensor:
@@ -149,14 +182,14 @@ class FrozenEpisodes:
     """The episodes [start, start + count) of a source: replayable anywhere, known by a hash.
 
     Attributes:
-        source: a split of classes, or a family of tasks.
+        source: a split of classes, a mixture of splits, or a family of tasks.
         spec: way, shot and query.
         count: number of episodes.
         seed: chooses the sequence of episodes.
         start: the first counter.
     """
 
-    source: Split | TaskFamily
+    source: Source
     spec: EpisodeSpec
     count: int
     seed: int = 0

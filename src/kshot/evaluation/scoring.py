@@ -12,16 +12,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kshot.datasets.base import Split, TaskFamily
+from kshot.datasets.base import Mixture, Source, Split
 from kshot.episodes import EpisodeSpec, FrozenEpisodes
-from kshot.episodes.spec import Range, bounds
+from kshot.episodes.spec import Range, Shot, bounds
 from kshot.errors import EpisodeError
 from kshot.evaluation.record import Result, mean_interval
 from kshot.learners.base import MetaLearner
-from kshot.types import Episode, Examples, Features, Gaussian, Output, map_features
+from kshot.types import (
+    Episode,
+    Examples,
+    Features,
+    Gaussian,
+    Output,
+    first_tensor,
+    map_features,
+)
 
 ROWS_PER_FORWARD = 2000
-"""Examples that are embedded at a time: enough to be fast, few enough for any machine."""
+"""Examples in one forward: enough for an accelerator, few enough for any machine."""
+
+VECTOR_VALUES, IMAGE_VALUES = 2**20, 2**17
+"""Input values in one forward on a CPU. More would push the activations, of which an image has
+many, out of its cache and take twice the time."""
 
 Z90 = 1.6448536269514722
 """Half-width, in standard deviations, of a Gaussian's central 90 % interval."""
@@ -29,10 +41,10 @@ Z90 = 1.6448536269514722
 
 def evaluate(
     learner: MetaLearner,
-    source: Split | TaskFamily,
+    source: Source,
     *,
     way: Range = 5,
-    shot: Range = 1,
+    shot: Shot = 1,
     query: int = 15,
     episodes: int = 1000,
     seed: int = 0,
@@ -44,9 +56,9 @@ def evaluate(
 
     Args:
         learner: left as it was; evaluated on the device of its parameters.
-        source: a split of classes, or a family of tasks.
+        source: a split of classes, a mixture of splits, or a family of tasks.
         way: classes per task.
-        shot: support examples per class.
+        shot: support examples per class, or `any` (see `EpisodeSpec`).
         query: queries per class.
         episodes: how many; the same seed gives the same ones.
         seed: of the episodes.
@@ -73,7 +85,9 @@ def evaluate(
         interval=interval,
         std=float(scores[metric].std(ddof=1)),
         episodes=episodes,
-        task=spec.describe() if isinstance(source, Split) else f"{bounds(shot)[0]}-shot",
+        task=(
+            spec.describe() if isinstance(source, (Split, Mixture)) else f"{bounds(shot)[0]}-shot"
+        ),
         spec=spec.as_dict(),
         source=source.name,
         episode_hash=frozen.hash,
@@ -94,11 +108,11 @@ def score_episodes(
     """One value per episode and metric; the first metric is the main one."""
     device = device_of(learner)
     per_task = bounds(frozen.spec.way)[1] * (bounds(frozen.spec.shot)[1] + frozen.spec.query)
-    size = max(1, ROWS_PER_FORWARD // per_task)
     parts: dict[str, list[Tensor]] = {}
     done = 0
     with evaluating(learner):
         scorer, episodes = _embed_once(learner, frozen)
+        size = max(1, _rows_per_forward(episodes.source, device) // per_task)
         for episode in episodes.batches(size):
             output = _to_cpu(scorer(episode.to(device)))
             for metric, values in metrics(output, episode.query).items():
@@ -153,42 +167,55 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def _embed_once(learner: MetaLearner, frozen: FrozenEpisodes) -> tuple[MetaLearner, FrozenEpisodes]:
-    """Where it is cheaper, embed the split once; then an episode only indexes features."""
+    """Where it is cheaper, embed the source once; then an episode only indexes features."""
     source, spec = frozen.source, frozen.spec
-    if not isinstance(source, Split):
+    if not isinstance(source, (Split, Mixture)):
         return learner, frozen
     asked = frozen.count * bounds(spec.way)[1] * (bounds(spec.shot)[1] + spec.query)
-    if asked < sum(source.sizes):
+    if asked < sum(sum(split.sizes) for split in source.sources):
         return learner, frozen
     learner, source = embedded(learner, source)
     return learner, replace(frozen, source=source)
 
 
 @torch.no_grad()
-def embedded(learner: MetaLearner, split: Split) -> tuple[MetaLearner, Split]:
-    """The learner behind its encoder, and the split embedded: the same scores, much cheaper.
+def embedded(learner: MetaLearner, source: Split | Mixture) -> tuple[MetaLearner, Split | Mixture]:
+    """The learner behind its encoder, and the source embedded: the same scores, much cheaper.
 
     Where an example's embedding depends on others (checked on the spot), or there is no encoder,
     both come back as they are.
     """
     if not learner.pointwise:
-        return learner, split
-    features = embed_split(learner, split)
-    alone = learner.embed(_rows(split, slice(0, 1)).to(device_of(learner)))[0][0].cpu()
-    if not torch.allclose(features[:1], alone, rtol=1e-3, atol=1e-4):
-        return learner, split
-    return on_features(learner), split.with_x(features)
+        return learner, source
+    parts = []
+    for split in source.sources:
+        features = embed_split(learner, split)
+        alone = learner.embed(_rows(split, slice(0, 1)).to(device_of(learner)))[0][0].cpu()
+        if not torch.allclose(features[:1], alone, rtol=1e-3, atol=1e-4):
+            return learner, source
+        parts.append(split.with_x(features))
+    twin = on_features(learner)
+    if isinstance(source, Mixture):
+        return twin, replace(source, sources=tuple(parts))
+    return twin, parts[0]
 
 
 def embed_split(learner: MetaLearner, split: Split) -> Tensor:
     """Every example of the split, embedded: `(examples, features)`, on the CPU."""
     device = device_of(learner)
-    total = sum(split.sizes)
+    rows = max(1, _rows_per_forward(split, device))
     pieces = [
-        learner.embed(_rows(split, slice(i, i + ROWS_PER_FORWARD)).to(device))[0][0].cpu()
-        for i in range(0, total, ROWS_PER_FORWARD)
+        learner.embed(_rows(split, slice(i, i + rows)).to(device))[0][0].cpu()
+        for i in range(0, sum(split.sizes), rows)
     ]
     return torch.cat(pieces)
+
+
+def _rows_per_forward(source: Source, device: torch.device) -> int:
+    if device.type != "cpu" or not isinstance(source, (Split, Mixture)):
+        return ROWS_PER_FORWARD
+    x = first_tensor(source.sources[0].x)
+    return (VECTOR_VALUES if x.dim() == 2 else IMAGE_VALUES) // x[0].numel()
 
 
 def _rows(split: Split, rows: slice) -> Examples:

@@ -16,7 +16,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from kshot import philox
-from kshot.datasets import Dataset, Split, TaskFamily
+from kshot.datasets import Dataset, Split
+from kshot.datasets.base import Source
 from kshot.engine.tasks import task_slice
 from kshot.episodes import EpisodeSpec, draw
 from kshot.errors import ConfigError
@@ -89,12 +90,12 @@ def check_learner(make: Factory, *, lr: float = 1e-2, meta_batch: int = 8) -> No
     check_learns(make, lr=lr, meta_batch=meta_batch)
 
 
-def make_for(make: Factory) -> tuple[MetaLearner, TaskFamily | Split]:
+def make_for(make: Factory) -> tuple[MetaLearner, Source]:
     """A learner with seeded weights, in float64, and a source of tasks of its kind."""
     torch.manual_seed(0)
     shape = TaskShape((FEATURES,), WAY, WAY * SHOT)
     probe_kinds = _kinds(make)
-    source: Split | TaskFamily = gaussians()["train"]
+    source: Source = gaussians()["train"]
     if "classification" not in probe_kinds:
         shape, source = TaskShape((FEATURES,), 0, SHOT, (1,)), Planes()
     torch.manual_seed(0)
@@ -109,9 +110,7 @@ def _kinds(make: Factory) -> tuple[str, ...]:
         return ("regression",)
 
 
-def _episode(
-    source: Split | TaskFamily, tasks: int = TASKS, spec: EpisodeSpec | None = None
-) -> Episode:
+def _episode(source: Source, tasks: int = TASKS, spec: EpisodeSpec | None = None) -> Episode:
     episode = draw(source, spec or EpisodeSpec(WAY, SHOT, QUERY), 0, range(tasks))
     return replace(episode, support=_double(episode.support), query=_double(episode.query))
 

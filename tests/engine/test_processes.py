@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,17 +61,16 @@ def test_torchrun_works_the_same(tmp_path, by_one):
 
 def worker_of(process):
     """The process that `process` has started as its worker."""
-    children = f"/proc/{process.pid}/task/{process.pid}/children"
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        with open(children) as file:
-            if found := file.read().split():
-                return int(found[-1])
+        if found := children.read_text().split():
+            return int(found[-1])
         time.sleep(0.05)
     raise AssertionError("no worker was started")
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
 def test_a_worker_that_dies_ends_the_job_with_a_checkpoint(tmp_path, by_one):
     """It is named, nothing hangs, and another number of workers goes on."""
     long = ["--set=train.steps=400", "--set=train.lr=1e-3"]

@@ -41,14 +41,14 @@ def train(model, checkpoint=None, **options):
     )
 
 
-class Crash(Exception):
+class CrashError(Exception):
     pass
 
 
 def crash_at(step):
     def on_row(row, best):
         if row.step == step:
-            raise Crash
+            raise CrashError
 
     return on_row
 
@@ -58,7 +58,7 @@ def test_a_crashed_training_goes_on_bit_for_bit(tmp_path, optimizer):
     whole, broken, resumed = learner(), learner(), learner()
     history = train(whole, optimizer=optimizer, schedule="cosine")
     options = {"optimizer": optimizer, "schedule": "cosine", "checkpoint": tmp_path / "c"}
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         train(broken, on_row=crash_at(8), **options)
     again = train(resumed, **options)
     for name, value in whole.state_dict().items():
@@ -74,7 +74,7 @@ def test_dropout_goes_on_where_it_was(tmp_path):
 
     whole, resumed = dropping(), dropping()
     train(whole)
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         train(dropping(), tmp_path / "c", on_row=crash_at(8))
     train(resumed, tmp_path / "c")
     assert all(map(torch.equal, whole.parameters(), resumed.parameters()))

@@ -8,6 +8,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from kshot.memory import keep_freed_memory
+
 app = typer.Typer(
     name="kshot",
     no_args_is_help=True,
@@ -20,6 +22,29 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Way = Annotated[int, typer.Option(help="Classes per task.")]
 Shot = Annotated[int, typer.Option(help="Support examples per class.")]
 Query = Annotated[int, typer.Option(help="Queries per class.")]
+Run = Annotated[Path, typer.Argument(help="The folder of a `kshot train`.")]
+DatasetOf = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--dataset", help="A data set; the run's own by default."),
+]
+Settings = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", help="An option of the data set, such as size=28; repeatable."),
+]
+SplitName = Annotated[str, typer.Option("--split", help="train, val or test.")]
+Episodes = Annotated[int, typer.Option(help="How many frozen episodes.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the episodes.")]
+Transductive = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option(
+        "--transductive/--inductive",
+        help="Batch statistics of the queries, or of the support; by default as in training.",
+    ),
+]
+JsonOut = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--json", help="Also write the record here."),
+]
 
 
 def _version(asked: bool) -> None:
@@ -68,35 +93,85 @@ def train(
     workers: Annotated[
         int, typer.Option(min=1, max=64, help="Processes that share each meta-batch.")
     ] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=100, help="Train from so many seeds; report their spread.")
+    ] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Meta-train a learner, evaluate it on unseen classes, and write a report."""
     from kshot.cli import train as command
 
-    command.train(recipe, settings or [], device, seed, out, resume, workers, quiet)
+    command.train(recipe, settings or [], device, seed, out, resume, workers, seeds, quiet)
 
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a `kshot train`.")],
-    dataset: Annotated[
-        Optional[str], typer.Option(help="A data set; the run's own by default.")  # noqa: UP045
-    ] = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    run: Run,
+    dataset: DatasetOf = None,
+    settings: Settings = None,
+    split: SplitName = "test",
     way: Way = 5,
     shot: Shot = 1,
     query: Query = 15,
-    episodes: Annotated[int, typer.Option(help="How many frozen episodes.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the episodes.")] = 0,
+    episodes: Episodes = 1000,
+    seed: Seed = 0,
+    transductive: Transductive = None,
     device: Device = "auto",
-    json_out: Annotated[
-        Optional[Path], typer.Option("--json", help="Also write the record here.")  # noqa: UP045
-    ] = None,
+    json_out: JsonOut = None,
 ) -> None:
     """Score a trained run on frozen episodes, beside 1-nearest-neighbour."""
     from kshot.cli import evaluate as command
+    from kshot.episodes import EpisodeSpec
 
-    command.evaluate(run, dataset, split, way, shot, query, episodes, seed, device, json_out)
+    spec = EpisodeSpec(way, shot, query)
+    request = command.Request(
+        dataset, settings or [], split, spec, episodes, seed, transductive, device
+    )
+    command.evaluate(run, request, json_out)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of `kshot train`.")],
+    dataset: DatasetOf = None,
+    settings: Settings = None,
+    split: SplitName = "test",
+    way: Way = 5,
+    shot: Shot = 1,
+    query: Query = 15,
+    episodes: Episodes = 1000,
+    seed: Seed = 0,
+    transductive: Transductive = None,
+    device: Device = "auto",
+    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("compare.png"),
+    json_out: JsonOut = None,
+) -> None:
+    """Score runs on the same frozen episodes; say how they differ, and how surely."""
+    from kshot.cli import compare as command
+    from kshot.cli.evaluate import Request
+    from kshot.episodes import EpisodeSpec
+
+    spec = EpisodeSpec(way, shot, query)
+    request = Request(dataset, settings or [], split, spec, episodes, seed, transductive, device)
+    command.compare(runs, request, out, json_out)
+
+
+@app.command()
+def embed(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
+    dataset: DatasetOf = None,
+    settings: Settings = None,
+    split: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="One split; all of them by default."),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Embed every image of a data set by a run's encoder, as a data set of features."""
+    from kshot.cli import embed as command
+
+    command.embed(run, dataset, settings or [], split, out, device)
 
 
 @app.command()
@@ -142,6 +217,7 @@ def env() -> None:
 
 def main() -> None:
     """Run the command line; a mistake of the user's is one line and exit code 2."""
+    keep_freed_memory()
     try:
         app()
     except Exception as error:

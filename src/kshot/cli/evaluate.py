@@ -1,8 +1,10 @@
-"""`kshot evaluate`."""
+"""`kshot evaluate`, and what `kshot compare` and `kshot embed` share with it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,66 +12,158 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from kshot import evaluation
-from kshot.cli.tables import result_table
-from kshot.datasets import Split, load
-from kshot.errors import CheckpointError
+from kshot.cli.tables import common_facts, result_table
+from kshot.datasets import Dataset, Mixture, Split, load
+from kshot.datasets.base import Source
+from kshot.episodes import EpisodeSpec, draw
+from kshot.errors import CheckpointError, ConfigError, KshotError
+from kshot.evaluation import Result, as_protocol, over_seeds, predictions
 from kshot.files import write_json
 from kshot.learners import MetaLearner
 from kshot.learners.nearest_neighbour import NearestNeighbour
 from kshot.training import load_run
-from kshot.training.build import pick_device
-from kshot.training.job import RAW_BASELINE
+from kshot.training.build import load_data, pick_device
+from kshot.training.config import read_recipe
+from kshot.training.run import Run
+from kshot.training.scores import RAW_BASELINE
+from kshot.training.seeds import read_plan
 
 
-def evaluate(
-    run: Path,
-    dataset: str | None,
-    split: str,
-    way: int,
-    shot: int,
-    query: int,
-    episodes: int,
-    seed: int,
-    device: str,
-    json_out: Path | None,
-) -> None:
+@dataclass(frozen=True)
+class Request:
+    """Which episodes to score on, and how.
+
+    Attributes:
+        dataset: by name; the first run's own if None.
+        settings: the data set's options, each `key=value`.
+        split: of the data set.
+        spec: way, shot and query.
+        episodes: how many.
+        seed: of the episodes.
+        transductive: how batch statistics are used; as in meta-training if None.
+        device: by name.
+    """
+
+    dataset: str | None
+    settings: Sequence[str]
+    split: str
+    spec: EpisodeSpec
+    episodes: int
+    seed: int
+    transductive: bool | None
+    device: str
+
+    def replays_selection(self, run: Run) -> bool:
+        """Whether these episodes chose the run's weights."""
+        config = run.config
+        own = self.dataset in (None, *(part.name for part in config.datasets)) and not self.settings
+        validated = self.split == "val" and config.train.split == "train"
+        return own and validated and self.spec == config.validation.spec and self.seed == 0
+
+
+def evaluate(folder: Path, request: Request, json_out: Path | None) -> None:
     """Score the run and the raw-input baseline on the same frozen episodes."""
     console = Console(highlight=False)
-    if json_out is not None and not os.access(json_out.absolute().parent, os.W_OK):
-        raise CheckpointError(f"cannot write {json_out}: choose a folder that you may write to.")
-    if json_out is not None and json_out.is_dir():
-        raise CheckpointError(f"{json_out} is a folder: name a file in it.")
-    loaded = load_run(run)
-    part = loaded.config.dataset
-    options = part.options if dataset in (None, part.name) else {}
-    source = load(dataset or part.name, **options)[split]
-    learner = loaded.learner.to(pick_device(device))
-    name = type(learner).__name__
-    methods: list[tuple[str, MetaLearner, int]] = [(name, learner, loaded.meta_steps)]
-    if isinstance(source, Split):
-        methods.append((RAW_BASELINE, NearestNeighbour(), 0))
-    results = []
-    with Progress(transient=True) as bar:
-        for name, method, steps in methods:
-            task = bar.add_task(name, total=episodes)
-            results.append(
-                evaluation.evaluate(
-                    method,
-                    source,
-                    way=way,
-                    shot=shot,
-                    query=query,
-                    episodes=episodes,
-                    seed=seed,
-                    name=name,
-                    meta_steps=steps,
-                    progress=partial(_advance, bar, task),
-                )
-            )
+    check_writable(json_out)
+    runs = load_runs(folder)
+    source = chosen_data(runs[0], request.dataset, request.settings)[request.split]
+    results = score({type(runs[0].learner).__name__: runs}, source, request)
     console.print(result_table(results))
+    console.print(common_facts(results), style="dim")
+    warn_of_replays(console, runs, request)
     if json_out is not None:
         write_json(json_out, [r.as_dict() for r in results])
         console.print(f"Record: {json_out}")
+
+
+def check_writable(path: Path | None) -> None:
+    """Raise CheckpointError if a file cannot be written there, before anything is computed."""
+    if path is not None and not os.access(path.absolute().parent, os.W_OK):
+        raise CheckpointError(f"cannot write {path}: choose a folder that you may write to.")
+    if path is not None and path.is_dir():
+        raise CheckpointError(f"{path} is a folder: name a file in it.")
+
+
+def load_runs(folder: Path) -> list[Run]:
+    """The run in a folder, or the runs of all its training seeds."""
+    plan = read_plan(folder)
+    if plan is None:
+        return [load_run(folder)]
+    config, count = plan
+    return [load_run(folder / f"seed-{seed}") for seed in range(config.seed, config.seed + count)]
+
+
+def chosen_data(run: Run, dataset: str | None, settings: Sequence[str]) -> Dataset:
+    """The data set of that name with these options; by default the run's own with its own."""
+    own = {part.name: part.options for part in run.config.datasets}
+    if dataset is None and not settings:
+        return load_data(run.config)
+    if dataset is None and len(own) > 1:
+        raise ConfigError(
+            f"{run.folder} was trained on {' and '.join(own)}: say by --dataset whose option "
+            f"{settings[0]} is."
+        )
+    name = dataset or next(iter(own))
+    return load(name, **{**own.get(name, {}), **_options(settings)})
+
+
+def _options(settings: Sequence[str]) -> dict[str, object]:
+    # As the options of a recipe's data set; this recipe has none of its own.
+    return read_recipe("protonet-glyphs", [f"dataset.{s}" for s in settings]).datasets[0].options
+
+
+def score(runs: Mapping[str, Sequence[Run]], source: Source, request: Request) -> list[Result]:
+    """A result over the training seeds of each method, then one of the raw-input baseline."""
+    methods: list[tuple[str, MetaLearner, Run | None]] = [
+        (name, _as_asked(run, source, request), run) for name in runs for run in runs[name]
+    ]
+    if isinstance(source, (Split, Mixture)):
+        methods.append((RAW_BASELINE, NearestNeighbour(), None))
+    found: dict[str, list[Result]] = {}
+    with Progress(transient=True) as bar:
+        for name, learner, run in methods:
+            result = evaluation.evaluate(
+                learner,
+                source,
+                way=request.spec.way,
+                shot=request.spec.shot,
+                query=request.spec.query,
+                episodes=request.episodes,
+                seed=request.seed,
+                name=name,
+                meta_steps=run.meta_steps if run else 0,
+                training_seed=run.config.seed if run else None,
+                progress=partial(_advance, bar, bar.add_task(name, total=request.episodes)),
+            )
+            found.setdefault(name, []).append(result)
+    return [over_seeds(results) for results in found.values()]
+
+
+def _as_asked(run: Run, source: Source, request: Request) -> MetaLearner:
+    """The run's learner, tried on an episode, so that what cannot work says so by its name."""
+    learner = run.learner.to(pick_device(request.device))
+    episode = draw(source, request.spec, request.seed, [0])
+    try:
+        if request.transductive is not None:
+            learner = as_protocol(learner, request.transductive)
+        predictions(learner, episode)
+    except (KshotError, RuntimeError) as error:
+        raise ConfigError(
+            f"{run.folder} cannot be scored on {request.spec.describe()} tasks of {source.name}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    return learner
+
+
+def warn_of_replays(console: Console, runs: Sequence[Run], request: Request) -> None:
+    """Say so where a run is scored on the very episodes that chose its weights."""
+    for run in runs:
+        if request.replays_selection(run):
+            console.print(
+                f"{run.folder}: its weights were chosen by these very episodes, so that the score "
+                "says too much. Use --split test or another --seed.",
+                style="yellow",
+            )
 
 
 def _advance(bar: Progress, task: TaskID, done: int, total: int) -> None:

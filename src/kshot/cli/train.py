@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -24,6 +25,7 @@ from kshot.training.build import pick_device
 from kshot.training.config import RunConfig, read_recipe
 from kshot.training.job import run
 from kshot.training.run import read_config
+from kshot.training.seeds import read_plan, run_seeds
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
@@ -40,35 +42,39 @@ def train(
     out: Path | None,
     resume: Path | None,
     workers: int,
+    seeds: int,
     quiet: bool,
 ) -> None:
     """Read the recipe or the stopped run, run it, show the table and what to do next."""
     rank = int(os.environ.get("RANK", "0")) if from_environment() else 0
     console = Console(highlight=False, quiet=rank > 0)
     if resume is not None:
-        if recipe or settings or out or seed is not None:
+        if recipe or settings or out or seed is not None or seeds > 1:
             raise ConfigError(
-                "--resume goes on with a run as it was begun: leave recipe, --set, --seed and "
-                "--out away."
+                "--resume goes on with a run as it was begun: leave recipe, --set, --seed, --seeds "
+                "and --out away."
             )
-        config, folder, what = read_config(resume), resume, "--resume"
+        config, seeds = read_plan(resume) or (read_config(resume), 1)
+        folder, what = resume, "--resume"
     else:
         what = recipe or DEFAULT_RECIPE
         config = read_recipe(what, [*settings, *([f"seed={seed}"] if seed is not None else [])])
         folder = out or _next_folder(config.name)
     where = pick_device(device)
 
-    def processes() -> AbstractContextManager[Processes]:
+    def processes(run_folder: Path) -> AbstractContextManager[Processes]:
         if from_environment():
             return join_processes()
-        return local_workers(workers, [sys.executable, "-m", "kshot", *sys.argv[1:]])
+        command = ["train", "--resume", str(run_folder), "--device", device]
+        return local_workers(workers, [sys.executable, "-m", "kshot", *command])
 
     def ready() -> None:
         console.print(f"[bold]kshot train[/bold] {what} on {where} -> {folder}")
         if not quiet:
             console.print(_settings(config), style="dim")
 
-    outcome = run(
+    job = run if seeds == 1 else partial(run_seeds, count=seeds)
+    outcome = job(
         config,
         folder,
         device=where,
@@ -84,8 +90,12 @@ def train(
     if not outcome.results:
         return
     console.print(result_table(outcome.results))
+    _next_steps(console, folder, config, outcome.results[0].metric)
+
+
+def _next_steps(console: Console, folder: Path, config: RunConfig, metric: str) -> None:
     console.print(f"\nReport: {folder / 'report.html'}\nNext:")
-    if outcome.results[0].metric == "accuracy":
+    if metric == "accuracy":
         console.print(f"  kshot evaluate {folder} --episodes 5000   [dim]# surer numbers[/dim]")
         console.print("  kshot episodes                          [dim]# see the tasks[/dim]")
     other = "protonet-glyphs" if config.learner.name == "maml" else "maml-glyphs"

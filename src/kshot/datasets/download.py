@@ -38,7 +38,8 @@ def fetch(urls: Sequence[str], checksum: str, *, place: str) -> Path:
             try:
                 return Path(_retrieve(url, checksum, name, folder, downloader))
             except (OSError, ValueError) as error:
-                reasons.append(f"{url} ({' '.join(str(error).split())[:120]})")
+                cause = " ".join(str(error).split()).rpartition("Caused by ")[2]
+                reasons.append(f"{url} ({cause[:160]})")
     raise DataError(
         f"{name} could not be downloaded: {'; '.join(reasons)}. Without a network, fetch it "
         f"elsewhere from {urls[0]} and put it into {place}."

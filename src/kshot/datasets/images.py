@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from kshot.datasets.raw import UnreadableError
 from kshot.errors import ConfigError
 
 Pixels = NDArray[np.uint8]
@@ -23,8 +24,21 @@ _FILTERS = {
 }
 
 
-class UnreadableError(Exception):
-    """A file that is no usable image; the message says why."""
+FORMATS = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+}
+"""The kinds of files that are opened, whatever their names (another would start Ghostscript), and
+the endings by which images are found."""
+
+
+def is_image(path: str) -> bool:
+    """Whether the name ends as an image's."""
+    return path.lower().endswith(sum(FORMATS.values(), ()))
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class ImageFormat:
         if not data:
             raise UnreadableError("zero bytes")
         try:
-            with Image.open(io.BytesIO(data)) as opened:
+            with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
                 image = _plain(ImageOps.exif_transpose(opened))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UnreadableError(" ".join(str(error).split()) or type(error).__name__) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -96,7 +96,8 @@ def load_omniglot(
     if ink not in ("bright", "dark"):
         raise ConfigError(f"ink={ink!r} is neither 'bright' nor 'dark'.")
     form = ImageFormat(size, 1, resize)
-    store = open_store("omniglot", "1623 x 20", form, partial(_items, path, form))
+    copies = {part: _copy(path, part) for part in PARTS}
+    store = open_store("omniglot", "1623 x 20", form, partial(_items, copies, form))
     splits = store.splits(
         "omniglot",
         _characters(protocol, list(store.sizes), seed),
@@ -186,16 +187,12 @@ def _finish(
 
 
 @contextmanager
-def _items(path: str | None, form: ImageFormat) -> Iterator[Sequence[Item]]:
+def _items(copies: Mapping[str, Path | None], form: ImageFormat) -> Iterator[Sequence[Item]]:
     """All images, by part, character and drawer, after a check of their number."""
     with ExitStack() as stack:
         items = []
         for part, (characters, checksum) in PARTS.items():
-            source = locate(path, f"{part}.zip", part) or locate(
-                path, f"omniglot/{part}.zip", f"omniglot/{part}"
-            )
-            if source is None:
-                source = _download(part, checksum)
+            source = copies[part] or _download(part, checksum)
             found = _images(stack.enter_context(raw_files(source)), part)
             counts = Counter(label for label, _ in found)
             if len(counts) != characters or set(counts.values()) != {DRAWERS}:
@@ -205,6 +202,11 @@ def _items(path: str | None, form: ImageFormat) -> Iterator[Sequence[Item]]:
                 )
             items += [image_item(label, file, form) for label, file in found]
         yield items
+
+
+def _copy(path: str | None, part: str) -> Path | None:
+    names = (f"{part}.zip", part)
+    return locate(path, *(f"omniglot/{name}" for name in names), *names)
 
 
 def _download(part: str, checksum: str) -> Path:
@@ -229,5 +231,5 @@ omniglot = Entry(
     splits=("train", "val", "test"),
     source="github.com/brendenlake/omniglot (Lake, Salakhutdinov and Tenenbaum 2015)",
     licence="MIT",
-    present=lambda: locate(None, "omniglot") is not None,
+    present=lambda: all(_copy(None, part) for part in PARTS),
 )

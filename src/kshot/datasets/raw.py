@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import lzma
 import os
+import stat
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -19,16 +25,27 @@ MAX_RATIO = 100
 """Of unpacked to packed size: images hardly shrink, bombs do."""
 
 
+class UnreadableError(Exception):
+    """A file that is no usable image; the message says why."""
+
+
 class RawFile(NamedTuple):
     """A file in a folder or an archive.
 
     Attributes:
         path: inside the folder or archive, with `/`.
-        read: gives its bytes.
+        mark: its size and time of change, or size and CRC in an archive: other where it changed.
+        read: gives its bytes, or raises UnreadableError.
     """
 
     path: str
+    mark: tuple[int, int]
     read: Callable[[], bytes]
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that it lies in; empty at the top."""
+        return PurePosixPath(self.path).parent.name
 
 
 def class_lists(name: str) -> dict[str, list[str]]:
@@ -44,66 +61,136 @@ def locate(given: str | None, *candidates: str) -> Path | None:
     """The first candidate that exists below the given path or, if none is given, `KSHOT_DATA`.
 
     Raises:
-        DataError: if the given path does not exist.
+        DataError: if the given path has none of them.
     """
-    root = given or os.environ.get("KSHOT_DATA")
-    if root is None:
+    if not (name := given or os.environ.get("KSHOT_DATA")):
         return None
-    if given is not None and not Path(given).exists():
-        raise DataError(f"there is nothing at {given}: check the path.")
-    found = (Path(root) / candidate for candidate in candidates)
-    return next((path for path in found if path.exists()), None)
+    root = Path(name).expanduser()
+    found = next((root / place for place in candidates if (root / place).exists()), None)
+    if given and found is None:
+        lacks = f"none of {', '.join(candidates)}" if root.exists() else "nothing"
+        raise DataError(f"there is {lacks} at {root}: check the path, or leave it out.")
+    return found
+
+
+def read_table(file: RawFile, *columns: str, delimiter: str = ",") -> list[tuple[str, ...]]:
+    """The values of these columns in a CSV file whose first line names them.
+
+    Raises:
+        DataError: if it is no such file, or a value is missing.
+    """
+    try:
+        text = file.read().decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        rows = [tuple(row.get(column) or "" for column in columns) for row in reader]
+    except (UnreadableError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file.path} cannot be read as a CSV file: {error}.") from error
+    if lacking := set(columns) - set(reader.fieldnames or ()):
+        raise DataError(
+            f"{file.path} has no column {', '.join(sorted(lacking))} in its first line: "
+            f"{', '.join(reader.fieldnames or ()) or 'it is empty'}"
+        )
+    if gap := next((number for number, row in enumerate(rows, 2) if "" in row), None):
+        raise DataError(f"{file.path} lacks a value in row {gap}: each row needs {columns}.")
+    return rows
 
 
 @contextmanager
 def raw_files(path: Path) -> Iterator[list[RawFile]]:
-    """The files of a folder or zip archive, sorted by path; readable within the block.
+    """The files of a folder or zip archive but hidden ones, by path; readable within the block.
 
     Raises:
-        DataError: for an archive that is damaged, that unpacks to far more than its size, or that
-            has members outside its folder.
+        DataError: if there is nothing, and for an archive that is damaged, that unpacks to far more
+            than its size, or that has members outside its folder.
     """
+    if not path.exists():
+        raise DataError(f"there is nothing at {path}: check the path.")
     if path.is_dir():
-        yield [RawFile(p.relative_to(path).as_posix(), _reader(p)) for p in _walk(path)]
+        yield _in_order(_walk(path))
         return
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
-            _check(path, infos)
-            names = sorted(info.filename for info in infos)
-            yield [RawFile(name, _member_reader(path, archive, name)) for name in names]
-    except (zipfile.BadZipFile, OSError) as error:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise DataError(
-            f"{path} is damaged or incomplete ({error}): remove it and get it again."
+            f"{path} is no zip archive, or damaged or incomplete ({error}): give a folder, or get "
+            "the archive again."
         ) from error
+    with archive:
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+        _check(path, infos)
+        yield _in_order(
+            RawFile(i.filename, (i.file_size, i.CRC), partial(_read_member, archive, i.filename))
+            for i in infos
+            if not any(_hidden(part) for part in i.filename.split("/"))
+        )
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
-        yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
+def _in_order(found: Iterable[RawFile]) -> list[RawFile]:
+    # By folder, then name, so that an archive and a folder agree where `a-b` stands beside `a`.
+    return sorted(found, key=lambda file: file.path.split("/"))
 
 
-def _reader(path: Path) -> Callable[[], bytes]:
-    def read() -> bytes:
-        if path.stat().st_size > MAX_FILE:
-            raise DataError(f"{path} is larger than {MAX_FILE >> 20} MiB, too large for an image.")
-        return path.read_bytes()
-
-    return read
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))
 
 
-def _member_reader(path: Path, archive: zipfile.ZipFile, name: str) -> Callable[[], bytes]:
-    def read() -> bytes:
-        try:
-            return archive.read(name)
-        except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
-            raise DataError(
-                f"{path}: its member {name} is damaged ({error}): remove the archive and get it "
-                "again."
-            ) from error
+def _walk(top: Path) -> Iterator[RawFile]:
+    """The files below, links followed, but not those that lead back up."""
+    for root, folders, names in os.walk(top, followlinks=True):
+        here = Path(root)
+        folders[:] = [
+            name
+            for name in folders
+            if not _hidden(name)
+            and not (
+                (here / name).is_symlink()
+                and here.resolve().is_relative_to((here / name).resolve())
+            )
+        ]
+        inside = "" if here == top else f"{here.relative_to(top).as_posix()}/"
+        for name in names:
+            if not _hidden(name):
+                # A name that is no UTF-8 could be neither printed nor recorded.
+                text = os.fsencode(inside + name).decode("utf-8", "backslashreplace")
+                yield RawFile(text, _mark(f"{root}/{name}"), partial(_read, root, name))
 
-    return read
+
+def _mark(file: str) -> tuple[int, int]:
+    try:
+        status = os.stat(file)  # noqa: PTH116 (a Path for each of a million files takes its time)
+    except OSError:  # a link to nothing, which the reader reports
+        return (0, 0)
+    return (status.st_size, status.st_mtime_ns)
+
+
+def _read(folder: str, name: str) -> bytes:
+    file = Path(folder, name)
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableError("not a regular file")
+        if status.st_size > MAX_FILE:
+            raise UnreadableError(f"larger than {MAX_FILE >> 20} MiB")
+        return file.read_bytes()
+    except OSError as error:
+        raise UnreadableError(error.strerror or str(error)) from error
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        OSError,
+        EOFError,
+        RuntimeError,
+    ) as error:
+        raise DataError(
+            f"{archive.filename}: its member {name} is damaged ({error}): remove the archive and "
+            "get it again."
+        ) from error
 
 
 def _check(path: Path, infos: Sequence[zipfile.ZipInfo]) -> None:
@@ -119,7 +206,7 @@ def _check(path: Path, infos: Sequence[zipfile.ZipInfo]) -> None:
                 f"{path}: its member {info.filename!r} unpacks to {info.file_size >> 20} MiB, more "
                 f"than the {MAX_FILE >> 20} MiB allowed for a file: get it from its publisher."
             )
-    packed = max(1, sum(info.compress_size for info in infos))
+    packed = path.stat().st_size
     if (total := sum(info.file_size for info in infos)) > MAX_RATIO * packed + 2**20:
         raise DataError(
             f"{path} unpacks to {total / packed:.0f} times its size, as no archive of images does: "

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +20,8 @@ from rich.progress import Progress
 from torch import Tensor
 
 from kshot.datasets.base import Split, images_to_float
-from kshot.datasets.images import ImageFormat, Pixels, UnreadableError
-from kshot.datasets.raw import RawFile
+from kshot.datasets.images import ImageFormat, Pixels
+from kshot.datasets.raw import RawFile, UnreadableError
 from kshot.errors import DataError
 from kshot.files import cache_folder, cannot_write
 
@@ -47,7 +48,11 @@ class Item(NamedTuple):
 
 def image_item(label: str, file: RawFile, form: ImageFormat) -> Item:
     """The item of an image file."""
-    return Item(label, file.path, lambda: form.decode(file.read()))
+    return Item(label, file.path, partial(_decode, file, form))
+
+
+def _decode(file: RawFile, form: ImageFormat) -> Pixels:
+    return form.decode(file.read())
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,8 @@ class Store:
             split, first, other, second = crossing[0]
             warnings.warn(
                 f"{name}: {len(crossing)} image(s) are in two splits, such as {first} ({split}) "
-                f"and {second} ({other}): remove one of each pair, or scores say too much.",
+                f"and {second} ({other}): scores say a little too much; in data of your own, "
+                "remove one of each pair.",
                 stacklevel=2,
             )
 
@@ -113,7 +119,7 @@ def open_store(
     form: ImageFormat,
     items: Callable[[], AbstractContextManager[Sequence[Item]]],
     *,
-    skip_unreadable: bool = False,
+    skip_unreadable: bool | None = None,
     by_content: bool = False,
 ) -> Store:
     """The store of these images, made on first use.
@@ -123,7 +129,8 @@ def open_store(
         source: anything JSON can hold that changes when the images do.
         form: size, channels and filter.
         items: lists the images, class after class; called only where the store must be made.
-        skip_unreadable: leave unreadable images out instead of refusing them all.
+        skip_unreadable: leave unreadable images out instead of refusing them all; None where the
+            data set offers no such choice.
         by_content: order each class by its images' hashes, so that copies with other file names
             give the same store.
 
@@ -136,16 +143,21 @@ def open_store(
     if not (folder / "index.json").exists():
         with items() as listed:
             _build(folder, name, listed, skip_unreadable, by_content)
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    # Copy on write, because torch has no read-only tensors; nothing ever writes.
-    mapped = np.memmap(folder / "images.bin", np.uint8, mode="c", shape=tuple(index["shape"]))
+    try:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        # Copy on write, because torch has no read-only tensors; nothing ever writes.
+        mapped = np.memmap(folder / "images.bin", np.uint8, mode="c", shape=tuple(index["shape"]))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{folder} is damaged ({error}): remove this folder, and it is made again."
+        ) from error
     return Store(
         torch.from_numpy(mapped), index["sizes"], index["fingerprint"], index["duplicates"]
     )
 
 
 def _build(
-    folder: Path, name: str, items: Sequence[Item], skip_unreadable: bool, by_content: bool
+    folder: Path, name: str, items: Sequence[Item], skip_unreadable: bool | None, by_content: bool
 ) -> None:
     if not items:
         raise DataError(f"{name}: no images were found there.")
@@ -161,14 +173,17 @@ def _build(
             )
         bad = index.pop("unreadable")
         if bad and not skip_unreadable:
-            raise DataError(_complaint(name, bad, len(items)))
+            raise DataError(f"{_complaint(name, bad, len(items))}: {_advice(skip_unreadable)}")
         if bad:
-            warnings.warn(f"{_complaint(name, bad, len(items))} Left out.", stacklevel=2)
+            warnings.warn(f"{_complaint(name, bad, len(items))}: left out.", stacklevel=2)
         if not index["sizes"]:
             raise DataError(f"{name}: none of its {len(items)} images can be read.")
         (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
-        if not folder.exists():  # else another process was faster
+        try:
             temporary.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process was faster
+                raise
     except OSError as error:
         raise cannot_write(folder, error) from error
     finally:
@@ -178,10 +193,13 @@ def _build(
 def _complaint(name: str, bad: Sequence[tuple[str, str]], total: int) -> str:
     shown = ", ".join(f"{file} ({why})" for file, why in bad[:LISTED])
     more = f" and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
-    return (
-        f"{name}: {len(bad)} of {total} images cannot be read: {shown}{more}: repair or remove "
-        "them, or leave them out with skip_unreadable=true."
-    )
+    return f"{name}: {len(bad)} of {total} images cannot be read: {shown}{more}"
+
+
+def _advice(skip_unreadable: bool | None) -> str:
+    if skip_unreadable is None:
+        return "this copy is damaged; get it again."
+    return "repair or remove them, or leave them out with skip_unreadable=true."
 
 
 def _write(path: Path, items: Iterable[Item], by_content: bool) -> dict[str, Any]:
@@ -197,7 +215,7 @@ def _write(path: Path, items: Iterable[Item], by_content: bool) -> dict[str, Any
     with path.open("wb") as file:
 
         def flush() -> None:
-            for _, pixels in sorted(held, key=lambda pair: pair[0]) if by_content else held:
+            for _, pixels in sorted(held, key=lambda pair: pair[0]):
                 digest.update(pixels.data)
                 file.write(pixels.data)
             held.clear()

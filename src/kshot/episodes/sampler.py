@@ -94,7 +94,7 @@ def _draw_task(split: Split, spec: EpisodeSpec, key: int, i: int) -> _Draw:
     low, high = bounds(spec.way)
     way = int(philox.integers(philox.words(key, i, 1, 0), low, min(high, len(pool)))[0])
     classes = pool[philox.permutation(philox.words(key, i, len(pool), 2))[:way]]
-    sizes = np.asarray(split.sizes)[classes]
+    sizes = split.counts[classes]
     shots, queries = _shots(sizes, spec, key, i)
     widest = int(sizes.max())
     if split.aligned:
@@ -174,7 +174,8 @@ def _features(splits: Sequence[Split], rows: Tensor) -> Features:
 
 def _stack(rows: Sequence[Index], length: int) -> Tensor:
     """Rows as one tensor; shorter ones are filled with zeros, which the mask covers."""
-    return torch.from_numpy(np.stack([np.pad(r, (0, length - len(r))) for r in rows]))
+    padded = [r if len(r) == length else np.pad(r, (0, length - len(r))) for r in rows]
+    return torch.from_numpy(np.stack(padded))
 
 
 @dataclass(frozen=True)

@@ -130,21 +130,11 @@ def bounds(value: Shot) -> tuple[int, int]:
 
 def wide_enough(source: Split, way: int) -> list[int]:
     """The groups that a task may stay within (a single one, 0, where it may mix all classes)."""
-    return [group for group, width in _widths(source).items() if width >= way]
-
-
-def _widths(source: Split) -> dict[int, int]:
-    """The greatest way within each group: variants of one thing count once."""
-    within = source.within or (0,) * len(source.sizes)
-    things = source.variants or range(len(source.sizes))
-    members: dict[int, set[int]] = {}
-    for group, thing in zip(within, things, strict=True):
-        members.setdefault(group, set()).add(thing)
-    return {group: len(members[group]) for group in sorted(members)}
+    return [group for group, width in source.widths.items() if width >= way]
 
 
 def _widest(source: Split) -> str:
-    width = max(_widths(source).values())
+    width = max(source.widths.values())
     if source.within is None and source.variants is None:
         return f"{source.name} has {width}"
     return f"a task of {source.name} can mix {width} at most"

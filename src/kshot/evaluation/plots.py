@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kshot.evaluation.record import Result
+from kshot.evaluation.compare import Difference
+from kshot.evaluation.record import Result, scale
 from kshot.types import Episode, Gaussian, Output
 
 INK, RIGHT, WRONG, SOFT = "#1f2937", "#0d9488", "#e11d48", "#94a3b8"
@@ -216,3 +217,35 @@ def result_bars(results: Sequence[Result]) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     return figure
+
+
+def comparison(results: Sequence[Result], differences: Sequence[Difference]) -> Figure:
+    """Scores, and differences from the first method, with their 95 % intervals.
+
+    Args:
+        results: the reference first; on the same episodes.
+        differences: of the other results, in their order.
+    """
+    first = results[0]
+    factor, _, unit = scale(first.metric)
+    metric = "accuracy, %" if first.metric == "accuracy" else "mean squared error"
+    figure = Figure(figsize=(9, 1.2 + 0.4 * len(results)), layout="constrained")
+    figure.suptitle(f"{first.source}, {first.task}, {first.episodes:,} episodes", fontsize=10)
+    left, right = figure.subplots(1, 2, sharey=True)
+    rows = range(len(results))
+    left.set(xlabel=f"{metric}, 95 % intervals", yticks=rows, yticklabels=[r.name for r in results])
+    left.invert_yaxis()
+    for row, result in zip(rows, results, strict=True):
+        _interval(left, row, factor * result.mean, factor * result.interval, INK)
+    right.axvline(0, color=SOFT, ls=":", lw=1)
+    right.set_xlabel(f"difference from {first.name}{unit and ', points'}, 95 % intervals")
+    colors = {"better": RIGHT, "worse": WRONG, "not told apart": SOFT}
+    for row, d in zip(rows[1:], differences, strict=True):
+        _interval(right, row, factor * d.mean, factor * d.interval, colors[d.verdict])
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _interval(axes: Axes, row: int, middle: float, half: float, color: str) -> None:
+    axes.errorbar(middle, row, xerr=half, color=color, marker="o", ms=4, capsize=3)

@@ -6,7 +6,8 @@ import math
 import platform
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ class Result:
         seed: of the episodes.
         transductive: whether queries may influence each other's answers.
         normalization: where batch statistics came from.
-        meta_steps: outer steps that the learner was trained for.
+        meta_steps: outer steps that the learner was trained for; of several runs the most.
+        training_seeds: of the runs that were averaged, or of the one run.
+        seed_std: standard deviation over the training seeds, where there are several.
         extra: further means over the episodes, such as the coverage of an interval.
         versions: of Python and the packages that matter.
         commit: of kshot's source, where it is a git checkout.
@@ -69,6 +72,8 @@ class Result:
     transductive: bool
     normalization: str
     meta_steps: int
+    training_seeds: tuple[int, ...] = ()
+    seed_std: float | None = None
     extra: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions())
     commit: str | None = field(default_factory=lambda: source_commit())
@@ -76,23 +81,82 @@ class Result:
     values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """The record as it is stored; JSON has no NaN, so what is not finite becomes null."""
+        """The record as it is stored."""
         fields = asdict(self)
         del fields["values"]
-        for name in ("mean", "interval", "std"):
-            if not math.isfinite(fields[name]):
-                fields[name] = None
-        return fields
+        return without_nan(fields)
 
     def __str__(self) -> str:
-        return show(self.metric, self.mean, self.interval)
+        text = show(self.metric, self.mean, self.interval)
+        if self.seed_std is None:
+            return text
+        factor, digits, _ = scale(self.metric)
+        return f"{text}, {len(self.training_seeds)} seeds ± {factor * self.seed_std:.{digits}f}"
+
+
+def over_seeds(results: Sequence[Result]) -> Result:
+    """Runs that differ in their training seed alone, as one result.
+
+    The mean is that of the runs' means. The interval is over episodes still, each of which counts
+    by its average over the runs; `seed_std` is the sample standard deviation of the runs' means.
+
+    Args:
+        results: one for each training seed, as `evaluate` gives them, on the same episodes.
+
+    Returns:
+        The joined result; the first one where there is nothing to join, as of a baseline that
+        knows no training seed.
+
+    Raises:
+        EpisodeError: if the episodes differ, or the training seeds do not.
+    """
+    first = results[0]
+    seeds = tuple(seed for r in results for seed in r.training_seeds)
+    if len({(r.episode_hash, r.metric, r.transductive) for r in results}) > 1:
+        raise EpisodeError(
+            "results over training seeds must be of the same episodes and protocol: evaluate "
+            "each run with the same arguments."
+        )
+    same = all(np.array_equal(r.values, first.values) for r in results)
+    if len(results) == 1 or (same and not seeds):
+        return first
+    if len(set(seeds)) != len(results):
+        raise EpisodeError(
+            f"{len(results)} results of the training seeds {list(seeds)}: give one result for "
+            "each of several seeds."
+        )
+    values = np.mean([r.values for r in results], axis=0)
+    mean, interval = mean_interval(values)
+    return replace(
+        first,
+        mean=mean,
+        interval=interval,
+        std=float(values.std(ddof=1)),
+        meta_steps=max(r.meta_steps for r in results),
+        training_seeds=seeds,
+        seed_std=float(np.std([r.values.mean() for r in results], ddof=1)),
+        extra={k: float(np.mean([r.extra[k] for r in results])) for k in first.extra},
+        values=values,
+    )
+
+
+def without_nan(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same fields with null for numbers that are not finite, which JSON has not."""
+    return {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()
+    }
+
+
+def scale(metric: str) -> tuple[int, int, str]:
+    """Factor, digits and unit by which people read a metric: accuracies are in percent."""
+    return (100, 2, " %") if metric == "accuracy" else (1, 3, "")
 
 
 def show(metric: str, value: float | None, interval: float | None = None) -> str:
-    """A score as people read it: accuracies in percent, the rest as it is."""
+    """A score as people read it."""
     if value is None or not math.isfinite(value):
         return "not finite"
-    factor, digits, unit = (100, 2, " %") if metric == "accuracy" else (1, 3, "")
+    factor, digits, unit = scale(metric)
     spread = "" if interval is None else f" ± {factor * interval:.{digits}f}"
     return f"{factor * value:.{digits}f}{spread}{unit}"
 

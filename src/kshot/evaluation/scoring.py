@@ -31,7 +31,7 @@ from kshot.types import (
 ROWS_PER_FORWARD = 2000
 """Examples in one forward: enough for an accelerator, few enough for any machine."""
 
-VECTOR_VALUES, IMAGE_VALUES = 2**20, 2**17
+VECTOR_VALUES, IMAGE_VALUES = 2**20, 2**16
 """Input values in one forward on a CPU. More would push the activations, of which an image has
 many, out of its cache and take twice the time."""
 
@@ -46,10 +46,12 @@ def evaluate(
     way: Range = 5,
     shot: Shot = 1,
     query: int = 15,
+    imbalanced: bool = False,
     episodes: int = 1000,
     seed: int = 0,
     name: str | None = None,
     meta_steps: int = 0,
+    training_seed: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
     """Accuracy (or squared error) over frozen episodes, with its 95 % interval.
@@ -60,16 +62,18 @@ def evaluate(
         way: classes per task.
         shot: support examples per class, or `any` (see `EpisodeSpec`).
         query: queries per class.
+        imbalanced: draw the shot, where it is a range, for each class.
         episodes: how many; the same seed gives the same ones.
         seed: of the episodes.
         name: for tables; the learner's class by default.
         meta_steps: outer steps behind the learner, for the record.
+        training_seed: that the learner was trained with, for the record.
         progress: called with episodes done and episodes in all.
 
     Raises:
         EpisodeError: if the source cannot give such episodes, or nothing would be asked.
     """
-    spec = EpisodeSpec(way, shot, query)
+    spec = EpisodeSpec(way, shot, query, imbalanced)
     if query < 1:
         raise EpisodeError(f"query={query}: evaluation needs at least 1 query per class.")
     if episodes < 2:
@@ -95,6 +99,7 @@ def evaluate(
         transductive=learner.transductive,
         normalization=learner.normalization,
         meta_steps=meta_steps,
+        training_seeds=() if training_seed is None else (training_seed,),
         extra={k: float(v.mean()) for k, v in scores.items() if k != metric},
         values=scores[metric],
     )

@@ -14,10 +14,11 @@ from kshot.types import Examples, Features
 
 
 class Neighbours(NamedTuple):
-    """The state: the support itself, its labels (zero rows are padding), the classes present."""
+    """The state: the support itself, its labels, which examples are real, the classes present."""
 
     z: Tensor
-    one_hot: Tensor
+    y: Tensor
+    real: Tensor
     present: Tensor
 
 
@@ -26,14 +27,15 @@ class NeighbourHead(Head):
 
     def fit(self, support: Examples, *, query: Examples | None = None, key: Tensor) -> Neighbours:
         """Keep the support."""
-        one_hot = support.one_hot(support.x.dtype)
-        return Neighbours(support.x.flatten(2), one_hot, one_hot.sum(1) > 0)
+        return Neighbours(support.x.flatten(2), support.y, support.real, support.present())
 
     def predict(self, state: Neighbours, x: Features, mask: Tensor | None = None) -> Tensor:
         """Logits `(tasks, queries, way)`."""
-        near = -squared_distances(x.flatten(2), state.z).unsqueeze(-1)
-        other = state.one_hot.unsqueeze(1) == 0
-        per_class = near.masked_fill(other, torch.finfo(x.dtype).min).amax(2)
+        least = torch.finfo(x.dtype).min
+        near = -squared_distances(x.flatten(2), state.z)
+        near = near.masked_fill(~state.real.unsqueeze(1), least)
+        per_class = near.new_full((*near.shape[:2], state.present.shape[1]), least)
+        per_class = per_class.scatter_reduce(2, state.y.unsqueeze(1).expand_as(near), near, "amax")
         return masked_logits(per_class, state.present)
 
 

@@ -29,6 +29,8 @@ def load_data(config: RunConfig) -> Dataset:
         return parts[0]
     name = "+".join(part.name for part in parts)
     shared = [s for s in parts[0].splits if all(s in part.splits for part in parts)]
+    if "train" not in shared:
+        raise ConfigError(f"{name}: each of several data sets needs a split 'train'.")
     mixed = {s: [cast(Split, part[s]) for part in parts] for s in shared}
     return Dataset(
         name,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from rich.progress import Progress
 
-from kshot.datasets import Dataset, Split, load
+from kshot.datasets import Dataset, load
 from kshot.datasets.base import Source
 from kshot.engine.processes import ALONE, Processes
 from kshot.episodes import (
+    EpisodeSpec,
     FrozenEpisodes,
     augment,
     color_jitter,
@@ -24,27 +24,19 @@ from kshot.episodes import (
 )
 from kshot.episodes.augment import Augmentation
 from kshot.errors import ConfigError
-from kshot.evaluation import Result, embedded, evaluate, predictions
-from kshot.files import write_json
-from kshot.learners import MetaLearner, TaskShape
+from kshot.evaluation import Result, predictions
+from kshot.learners import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
-from kshot.learners.nearest_neighbour import NearestNeighbour
-from kshot.learners.protonet import ProtoNet
-from kshot.nn import build_encoder
-from kshot.training.build import (
-    load_data,
-    make_learner,
-    seed_weights,
-    source_of,
-    task_shape,
-)
+from kshot.training.build import load_data, make_learner, source_of, task_shape
 from kshot.training.config import EvaluationConfig, RunConfig
 from kshot.training.pictures import run_report
 from kshot.training.run import RunFolder
+from kshot.training.scores import Target, evaluate_all, stated
 from kshot.training.state import History, Row
 from kshot.training.train import meta_train
 
-RAW_BASELINE = "1-NN, raw inputs"
+Meeting = Callable[[Path], AbstractContextManager[Processes]]
+"""Meets the processes that share the training of the run in a folder."""
 
 AUGMENTATIONS: dict[str, Augmentation] = {
     "affine": random_affine(),
@@ -75,7 +67,7 @@ def run(
     *,
     device: torch.device,
     resume: bool = False,
-    processes: Callable[[], AbstractContextManager[Processes]] = lambda: nullcontext(ALONE),
+    processes: Meeting = lambda folder: nullcontext(ALONE),
     rank: int = 0,
     progress: bool = True,
     ready: Callable[[], None] = lambda: None,
@@ -104,14 +96,14 @@ def run(
     validation = _validation(config, data)
     targets = [(e, _target(e, config, data)) for e in config.evaluation]
     if rank > 0:
-        with processes() as group:
+        with processes(folder) as group:
             history = _train(config, data, learner, validation, RunFolder(folder), group)
         return Outcome(folder, history, [])
     _rehearse(config, data, learner, validation, targets)
     out = RunFolder.reopen(folder) if resume else RunFolder.create(folder, config, shape)
     ready()
     try:
-        with processes() as group:
+        with processes(folder) as group:
             history = _train(config, data, learner, validation, out, group, progress)
     finally:
         out.discard_if_empty()
@@ -126,11 +118,11 @@ def run(
     if history.stopped == "interrupted":
         tell(f"go on with: kshot train --resume {folder}")
         return Outcome(folder, history, [])
-    results = _evaluate_all(config, shape, learner, targets, history.best_step, progress)
+    results = evaluate_all(config, shape, learner, targets, history.best_step, progress)
+    results = [replace(r, command=out.command) for r in results]
     tell("drawing the report")
     run_report(folder, config, learner, data, history, results)
-    write_json(folder / "results.json", [r.as_dict() for r in results])
-    out.checkpoint.unlink(missing_ok=True)
+    out.finish(results)
     return Outcome(folder, history, results)
 
 
@@ -154,31 +146,33 @@ def _rehearse(
     data: Dataset,
     learner: MetaLearner,
     validation: FrozenEpisodes | None,
-    targets: list[tuple[EvaluationConfig, Source]],
+    targets: list[Target],
 ) -> None:
     """One episode of each kind, so that what cannot work fails now and not after the training."""
     t = config.train
-    draws = [(source_of(data, t.split), t.spec)]
-    draws += [(validation.source, validation.spec)] if validation else []
-    draws += [(source, e.spec) for e, source in targets]
     if any(e.test_steps for e, _ in targets) and not isinstance(learner.head, InnerLoop):
         raise ConfigError(
             f"evaluation.test_steps counts inner steps, which {type(learner).__name__} has not: "
             "leave it out."
         )
-    for number, (source, spec) in enumerate(draws):
-        episode = draw(source, spec, config.seed, [0])
-        try:
-            if number == 0:
-                episode = augment(episode, [AUGMENTATIONS[name] for name in t.augment])
-                learner.check(episode.support)
-            else:
-                predictions(learner, episode)
-        except RuntimeError as error:
-            raise ConfigError(
-                f"{type(learner).__name__} cannot take {spec.describe()} tasks of {source.name}: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
+    with _explained(learner, source := source_of(data, t.split), t.spec):
+        episode = draw(source, t.spec, config.seed, [0])
+        learner.check(augment(episode, [AUGMENTATIONS[name] for name in t.augment]).support)
+    asked = [(learner, validation.source, validation.spec)] if validation else []
+    for method, source, spec in [*asked, *((stated(learner, e), s, e.spec) for e, s in targets)]:
+        with _explained(method, source, spec):
+            predictions(method, draw(source, spec, config.seed, [0]))
+
+
+@contextmanager
+def _explained(learner: MetaLearner, source: Source, spec: EpisodeSpec) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{type(learner).__name__} cannot take {spec.describe()} tasks of {source.name}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
 
 
 def _train(
@@ -234,58 +228,3 @@ def _tensorboard(folder: Path) -> Iterator[Callable[[Row], None]]:
         yield log
     finally:
         writer.close()
-
-
-def _evaluate_all(
-    config: RunConfig,
-    shape: TaskShape,
-    learner: MetaLearner,
-    targets: list[tuple[EvaluationConfig, Source]],
-    meta_steps: int,
-    progress: bool,
-) -> list[Result]:
-    methods: list[tuple[str, MetaLearner, int]] = [(type(learner).__name__, learner, meta_steps)]
-    methods += [
-        (name, m.to(next(learner.parameters()).device), 0) for name, m in _baselines(config, shape)
-    ]
-    # Each split is embedded once for each method, whatever the number of evaluations on it.
-    seen: dict[tuple[str, str], tuple[MetaLearner, Source]] = {}
-    results = []
-    jobs = [(e, source, *method) for e, source in targets for method in methods]
-    with Progress(disable=not progress, transient=True) as bar:
-        for e, source, name, method, steps in bar.track(jobs, description="evaluating"):
-            key = (name, source.fingerprint)
-            if key not in seen:
-                seen[key] = (
-                    embedded(method, source) if isinstance(source, Split) else (method, source)
-                )
-            method, features = seen[key]
-            results += _evaluate(e, features, name, method, steps)
-    return results
-
-
-def _evaluate(
-    e: EvaluationConfig, source: Source, name: str, learner: MetaLearner, steps: int
-) -> list[Result]:
-    arguments = e.model_dump(include={"way", "shot", "query", "episodes", "seed"})
-    head = learner.head
-    if not (isinstance(head, InnerLoop) and e.test_steps):
-        return [evaluate(learner, source, **arguments, name=name, meta_steps=steps)]
-    results = []
-    for count in e.test_steps:
-        label = f"{name}, {count} step{'s' if count != 1 else ''}"
-        with head.at_test(count):
-            results.append(evaluate(learner, source, **arguments, name=label, meta_steps=steps))
-    return results
-
-
-def _baselines(config: RunConfig, shape: TaskShape) -> list[tuple[str, MetaLearner]]:
-    """What every table carries: the same without meta-training, and no learning at all."""
-    if shape.way == 0:
-        return [("untrained", make_learner(config, shape))]
-    baselines: list[tuple[str, MetaLearner]] = [(RAW_BASELINE, NearestNeighbour())]
-    if config.encoder.name != "none":
-        seed_weights(config.seed)
-        encoder = build_encoder(config.encoder.name, shape.x_shape, config.encoder.options)
-        baselines.append(("untrained encoder", ProtoNet(encoder)))
-    return baselines

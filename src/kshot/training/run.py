@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from safetensors.torch import load_file
 
 import kshot
 from kshot.errors import CheckpointError
+from kshot.evaluation import Result
+from kshot.evaluation.record import command
 from kshot.files import cannot_write, write_json, write_text
 from kshot.learners import MetaLearner, TaskShape
 from kshot.training.build import make_learner
@@ -24,6 +27,7 @@ FORMAT = 2
 """Of the run folder; a greater number means a newer kshot."""
 
 WEIGHTS, CHECKPOINT, METRICS = "weights.safetensors", "checkpoint.safetensors", "metrics.jsonl"
+SCORES, RESULTS = "scores.safetensors", "results.json"
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class RunFolder:
             "kshot": kshot.__version__,
             "config": config.model_dump(mode="json"),
             "task_shape": shape._asdict(),
+            "command": command(),
         }
         write_json(path / "run.json", manifest)
         return folder
@@ -87,7 +92,7 @@ class RunFolder:
         Raises:
             CheckpointError: if the run has finished, or its checkpoint is damaged.
         """
-        if (path / "results.json").exists():
+        if (path / RESULTS).exists():
             raise CheckpointError(
                 f"{path} has finished: see {path / 'report.html'}, or `kshot evaluate {path}`."
             )
@@ -95,6 +100,11 @@ class RunFolder:
         rows = read_words(folder.checkpoint)["history"]["rows"] if folder.started else []
         write_text(path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
         return folder
+
+    @property
+    def command(self) -> str:
+        """What began the run, however often it was resumed."""
+        return str(_read_manifest(self.path)["command"])
 
     @property
     def started(self) -> bool:
@@ -114,6 +124,13 @@ class RunFolder:
         except OSError as error:
             raise cannot_write(path, error) from error
 
+    def finish(self, results: Sequence[Result]) -> None:
+        """Write each episode's score and then the records, which tell that the run is complete."""
+        scores = {str(i): torch.from_numpy(r.values) for i, r in enumerate(results)}
+        save_tensors(self.path / SCORES, scores, {})
+        write_json(self.path / RESULTS, [r.as_dict() for r in results])
+        self.checkpoint.unlink(missing_ok=True)
+
     def discard_if_empty(self) -> None:
         """Leave nothing behind where nothing was achieved."""
         if self.path in self.made and not (self.started or (self.path / WEIGHTS).exists()):
@@ -129,6 +146,25 @@ def read_config(folder: Path) -> RunConfig:
         CheckpointError: if it is none, or of another format.
     """
     return validate(_read_manifest(folder)["config"])
+
+
+def read_results(folder: Path) -> list[Result] | None:
+    """The results of a finished run, each with its episodes' scores; None if it has not finished.
+
+    Raises:
+        CheckpointError: if they are damaged.
+    """
+    if not (folder / RESULTS).exists():
+        return None
+    try:
+        records = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        scores = load_file(str(folder / SCORES))
+        return [Result(**r, values=scores[str(i)].numpy()) for i, r in enumerate(records)]
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the results of {folder} are damaged ({' '.join(str(error).split())[:120]}): remove "
+            f"{folder / RESULTS} and go on by `kshot train --resume {folder}`."
+        ) from error
 
 
 def load_run(folder: str | Path) -> Run:

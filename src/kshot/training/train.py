@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from kshot.datasets.base import Dataset, Source, Split
+from kshot.datasets.base import Dataset, Mixture, Source, Split
 from kshot.engine.processes import ALONE, Processes
 from kshot.episodes import EpisodeSpec, FrozenEpisodes, augment, draw
 from kshot.episodes.augment import Augmentation
@@ -268,11 +268,11 @@ class _Keeper:
 
 def default_validation(val: Source, spec: EpisodeSpec) -> FrozenEpisodes:
     """200 episodes shaped as in training, as far as the split allows."""
-    if not isinstance(val, Split) or spec.shot == "any":
+    if not isinstance(val, (Split, Mixture)) or spec.shot == "any":
         return FrozenEpisodes(val, spec, 200)
-    way = min(bounds(spec.way)[1], len(val.sizes))
+    way = min(bounds(spec.way)[1], *(len(part.sizes) for part in val.sources))
     shot = bounds(spec.shot)[0]
-    query = max(1, min(15, min(val.sizes) - shot))
+    query = max(1, min(15, *(min(part.sizes) - shot for part in val.sources)))
     return FrozenEpisodes(val, EpisodeSpec(way, shot, query), 200)
 
 

@@ -1,0 +1,47 @@
+"""Inductive or transductive: how batch statistics are used at meta-test."""
+
+from __future__ import annotations
+
+import copy
+
+from kshot.errors import ConfigError
+from kshot.learners.base import MetaLearner
+from kshot.learners.inner_loop import InnerLoop
+from kshot.nn.norm import Normalization, has_batch_norm
+
+
+def as_protocol(learner: MetaLearner, transductive: bool) -> MetaLearner:
+    """The learner as asked, by the statistics of its batch normalisation.
+
+    Transductive is `normalization="task"`, where queries are normalised together; inductive is
+    `"support"`, the support's statistics for the queries too. A learner that is as asked already
+    is given back; otherwise a copy that shares its weights, and the learner stays as it was.
+
+    Args:
+        learner: any.
+        transductive: whether queries may influence each other's answers.
+
+    Raises:
+        ConfigError: if it is not batch normalisation that makes the learner what it is.
+    """
+    if learner.transductive == transductive:
+        return learner
+    name = type(learner).__name__
+    if learner.head.transductive:
+        raise ConfigError(
+            f"{name} is transductive by definition, it learns from the queries: "
+            "evaluate it without --inductive."
+        )
+    if not has_batch_norm(learner):
+        raise ConfigError(
+            f"this {name} has no batch normalisation, through which alone queries could influence "
+            "each other: evaluate it without --transductive."
+        )
+    policy: Normalization = "task" if transductive else "support"
+    twin = copy.copy(learner)
+    twin.normalization = policy
+    if isinstance(learner.head, InnerLoop):
+        head = copy.copy(learner.head)
+        head.normalization = policy
+        twin._modules = {**learner._modules, "head": head}
+    return twin

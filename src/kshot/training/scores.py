@@ -1,0 +1,92 @@
+"""The evaluations of a finished training, beside the baselines that every table carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rich.progress import Progress
+
+from kshot.datasets import Mixture, Split
+from kshot.datasets.base import Source
+from kshot.evaluation import Result, as_protocol, embedded, evaluate
+from kshot.learners import MetaLearner, TaskShape
+from kshot.learners.inner_loop import InnerLoop
+from kshot.learners.nearest_neighbour import NearestNeighbour
+from kshot.learners.protonet import ProtoNet
+from kshot.nn import build_encoder
+from kshot.training.build import make_learner, seed_weights
+from kshot.training.config import EvaluationConfig, RunConfig
+
+RAW_BASELINE = "1-NN, raw inputs"
+
+Target = tuple[EvaluationConfig, Source]
+
+
+def evaluate_all(
+    config: RunConfig,
+    shape: TaskShape,
+    learner: MetaLearner,
+    targets: Sequence[Target],
+    meta_steps: int,
+    progress: bool,
+) -> list[Result]:
+    """One result for each target and method; the baselines stand below the learner.
+
+    Where a target states its protocol, the baselines, which have one only, are left out.
+    """
+    name = type(learner).__name__
+    device = next(learner.parameters()).device
+    baselines = [(label, method.to(device)) for label, method in _baselines(config, shape)]
+    # Each split is embedded once for each method, whatever the number of evaluations on it.
+    seen: dict[tuple[str, str, bool | None], tuple[MetaLearner, Source]] = {}
+    results = []
+    jobs = [
+        (e, source, label, method)
+        for e, source in targets
+        for label, method in [(name, learner), *(baselines if e.transductive is None else [])]
+    ]
+    with Progress(disable=not progress, transient=True) as bar:
+        for e, source, label, method in bar.track(jobs, description="evaluating"):
+            key = (label, source.fingerprint, e.transductive)
+            if key not in seen:
+                asked = stated(method, e)
+                seen[key] = asked, source
+                if isinstance(source, (Split, Mixture)):
+                    seen[key] = embedded(asked, source)
+            found = _evaluate(e, *seen[key], label)
+            if label == name:
+                seeds = (config.seed,)
+                found = [replace(r, meta_steps=meta_steps, training_seeds=seeds) for r in found]
+            results += found
+    return results
+
+
+def stated(learner: MetaLearner, target: EvaluationConfig) -> MetaLearner:
+    """The learner by the protocol that the target asks for, if any."""
+    return learner if target.transductive is None else as_protocol(learner, target.transductive)
+
+
+def _evaluate(e: EvaluationConfig, learner: MetaLearner, source: Source, name: str) -> list[Result]:
+    arguments = e.model_dump(exclude={"dataset", "split", "test_steps", "transductive"})
+    head = learner.head
+    if not (isinstance(head, InnerLoop) and e.test_steps):
+        return [evaluate(learner, source, **arguments, name=name)]
+    results = []
+    for count in e.test_steps:
+        label = f"{name}, {count} step{'s' if count != 1 else ''}"
+        with head.at_test(count):
+            results.append(evaluate(learner, source, **arguments, name=label))
+    return results
+
+
+def _baselines(config: RunConfig, shape: TaskShape) -> list[tuple[str, MetaLearner]]:
+    """What every table carries: the same without meta-training, and no learning at all."""
+    if shape.way == 0:
+        return [("untrained", make_learner(config, shape))]
+    baselines: list[tuple[str, MetaLearner]] = [(RAW_BASELINE, NearestNeighbour())]
+    if config.encoder.name != "none":
+        seed_weights(config.seed)
+        encoder = build_encoder(config.encoder.name, shape.x_shape, config.encoder.options)
+        baselines.append(("untrained encoder", ProtoNet(encoder)))
+    return baselines

@@ -45,29 +45,46 @@ def summary(record: Record) -> str:
 
 def full(record: Record) -> str:
     """Every result with its protocol, the paper's value beside it, and how to get it again."""
-    published = json.loads(PUBLISHED.read_text()).get(record["name"], {})
     lines = [
-        "| unseen tasks | method | inductive | transductive | published | extra | episodes, hash |",
+        "| unseen tasks | method | inductive | transductive | published, and its protocol | extra "
+        "| episodes, queries, hash |",
         "|---|---|---|---|---|---|---|",
     ]
     for r in record["results"]:
         score = show(r["metric"], r["mean"], r["interval"])
+        if r.get("seed_std") is not None:
+            score += f"; {len(r['training_seeds'])} seeds ± {show(r['metric'], r['seed_std'])}"
         columns = ("–", score) if r["transductive"] else (score, "–")
-        paper = published.get(f"{r['source']}, {r['task']}, {r['name']}", "–")
         extra = ", ".join(f"{k} {v:.3f}" for k, v in r["extra"].items()) or "–"
         lines.append(
-            f"| {r['source']}, {r['task']} | {r['name']} | {' | '.join(columns)} | {paper} "
-            f"| {extra} | {r['episodes']}, `{r['episode_hash']}` |"
+            f"| {r['source']}, {r['task']} | {r['name']} | {' | '.join(columns)} "
+            f"| {published(record['name'], r)} | {extra} "
+            f"| {r['episodes']}, {r['spec']['query']}, `{r['episode_hash']}` |"
         )
-    first = record["results"][0]
+    first, train = record["results"][0], record["config"]["train"]
     versions = ", ".join(f"{k} {v}" for k, v in first["versions"].items())
+    final = train.get("split", "train") != "train"
     lines += [
         "",
         f"`{first['command']}`: seed {record['config']['seed']}, "
-        f"{record['meta_steps_run']} meta-steps in {record['training_seconds']} s, weights of step "
-        f"{record['meta_steps_kept']} kept by validation; commit `{first['commit']}`; {versions}.",
+        f"{record['meta_steps_run']} meta-steps in {record['training_seconds']} s, "
+        + (
+            f"meta-trained on {train['split']}, the last weights kept"
+            if final
+            else f"weights of step {record['meta_steps_kept']} kept by validation"
+        )
+        + f"; commit `{first['commit']}`; {versions}.",
     ]
     return "\n".join(lines)
+
+
+def published(name: str, result: Record) -> str:
+    """The paper's value for this very result, and how it was measured."""
+    for entry in json.loads(PUBLISHED.read_text()).get(name, []):
+        facts = result | {"query": result["spec"]["query"]}
+        if all(facts[key] == value for key, value in entry.items() if key in facts):
+            return f"{entry['value']} ({entry['protocol']})"
+    return "–"
 
 
 def sentences(found: dict[str, Record]) -> dict[str, str]:

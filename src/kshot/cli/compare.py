@@ -15,7 +15,7 @@ from kshot.cli.evaluate import (
     score,
     warn_of_replays,
 )
-from kshot.cli.tables import common_facts, comparison_table
+from kshot.cli.tables import comparison_table, footer
 from kshot.errors import ConfigError
 from kshot.evaluation import paired_difference
 from kshot.evaluation.plots import comparison
@@ -35,7 +35,7 @@ def compare(folders: Sequence[Path], request: Request, out: Path, json_out: Path
     differences = [paired_difference(result, results[0]) for result in results[1:]]
     console.print(f"{source.name}, {results[0].task}, differences from {results[0].name}")
     console.print(comparison_table(results, differences))
-    console.print(common_facts(results), style="dim")
+    console.print(footer(results), style="dim")
     warn_of_replays(console, [run for group in runs.values() for run in group], request)
     save_figure(comparison(results, differences), out)
     console.print(f"Picture: {out}")
@@ -52,5 +52,8 @@ def _names(folders: Sequence[Path]) -> dict[str, Path]:
     """A name for each folder: its own, or its path where several have that."""
     if len(set(folders)) < len(folders):
         raise ConfigError("a run is named twice: give each one once.")
-    last = [folder.name for folder in folders]
-    return {(f.name if last.count(f.name) == 1 else str(f)): f for f in folders}
+    names = [folder.absolute().name for folder in folders]
+    return {
+        name if names.count(name) == 1 else str(folder): folder
+        for name, folder in zip(names, folders, strict=True)
+    }

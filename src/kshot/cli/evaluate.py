@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from kshot import evaluation
-from kshot.cli.tables import common_facts, result_table
+from kshot.cli.tables import footer, result_table
 from kshot.datasets import Dataset, Mixture, Split, load
 from kshot.datasets.base import Source
 from kshot.episodes import EpisodeSpec, draw
@@ -54,7 +54,7 @@ class Request:
     device: str
 
     def replays_selection(self, run: Run) -> bool:
-        """Whether these episodes chose the run's weights."""
+        """Whether the run's weights were chosen by such episodes."""
         config = run.config
         own = self.dataset in (None, *(part.name for part in config.datasets)) and not self.settings
         validated = self.split == "val" and config.train.split == "train"
@@ -69,7 +69,7 @@ def evaluate(folder: Path, request: Request, json_out: Path | None) -> None:
     source = chosen_data(runs[0], request.dataset, request.settings)[request.split]
     results = score({type(runs[0].learner).__name__: runs}, source, request)
     console.print(result_table(results))
-    console.print(common_facts(results), style="dim")
+    console.print(footer(results), style="dim")
     warn_of_replays(console, runs, request)
     if json_out is not None:
         write_json(json_out, [r.as_dict() for r in results])
@@ -156,12 +156,13 @@ def _as_asked(run: Run, source: Source, request: Request) -> MetaLearner:
 
 
 def warn_of_replays(console: Console, runs: Sequence[Run], request: Request) -> None:
-    """Say so where a run is scored on the very episodes that chose its weights."""
+    """Say so where a run is scored on episodes that chose its weights."""
     for run in runs:
         if request.replays_selection(run):
+            count = min(request.episodes, run.config.validation.episodes)
             console.print(
-                f"{run.folder}: its weights were chosen by these very episodes, so that the score "
-                "says too much. Use --split test or another --seed.",
+                f"{run.folder}: its weights were chosen by {count:,} of these episodes, so that "
+                "the score says too much: use --split test or another --seed.",
                 style="yellow",
             )
 

@@ -36,7 +36,7 @@ def datasets() -> None:
     console = Console(highlight=False)
     for name in dataset_names():
         e = entry(name)
-        here = "here" if e.present() else "made on first use"
+        here = "here" if e.present() else e.otherwise
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_row("", f"{e.about}")
         table.add_row("size", f"{e.size}; splits {', '.join(e.splits)}")

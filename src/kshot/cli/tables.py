@@ -47,8 +47,8 @@ def comparison_table(results: Sequence[Result], differences: Sequence[Difference
     return table
 
 
-def common_facts(results: Sequence[Result]) -> str:
-    """What the rows of a table share, in a line; then what is behind each that was trained."""
+def footer(results: Sequence[Result]) -> str:
+    """What the rows of a table share, and what is behind each that was trained."""
     facts = [_facts(result) for result in results]
     lines = [", ".join(fact for fact in facts[0] if all(fact in other for other in facts))]
     for r in results:
@@ -59,7 +59,9 @@ def common_facts(results: Sequence[Result]) -> str:
                 f"{r.name}: {kind}, normalisation {r.normalization}, {r.meta_steps:,} meta-steps, "
                 f"training seed{'s' if len(r.training_seeds) > 1 else ''} {seeds}"
             )
-    return "\n".join(lines)
+    first = results[0]
+    commit = f", commit {first.commit}" if first.commit else ""
+    return "\n".join([*lines, f"kshot {first.versions['kshot']}{commit}"])
 
 
 def _facts(result: Result) -> list[str]:
@@ -68,5 +70,4 @@ def _facts(result: Result) -> list[str]:
         f"{result.spec['query']} queries" + (" per class" if result.metric == "accuracy" else ""),
         f"seed {result.seed}",
         f"hash {result.episode_hash}",
-        f"commit {result.commit}" if result.commit else f"kshot {result.versions['kshot']}",
     ]

@@ -24,6 +24,7 @@ class Entry:
         source: where the data come from.
         licence: under which terms.
         present: whether it is on this machine.
+        otherwise: what has to happen where it is not.
     """
 
     build: Callable[..., Dataset]
@@ -33,6 +34,7 @@ class Entry:
     source: str
     licence: str
     present: Callable[[], bool] = lambda: True
+    otherwise: str = "made on first use"
 
 
 def dataset_names() -> list[str]:

@@ -135,6 +135,7 @@ cifar_fs = Entry(
     source="cs.toronto.edu/~kriz/cifar.html (Krizhevsky 2009); split by Bertinetto et al. 2019",
     licence="none stated; research use",
     present=lambda: _copy(None) is not None,
+    otherwise="downloaded on first use",
 )
 
 fc100 = Entry(
@@ -145,4 +146,5 @@ fc100 = Entry(
     source="cs.toronto.edu/~kriz/cifar.html (Krizhevsky 2009); split by Oreshkin et al. 2018",
     licence="none stated; research use",
     present=lambda: _copy(None) is not None,
+    otherwise="downloaded on first use",
 )

@@ -132,4 +132,6 @@ features = Entry(
     splits=("as embedded",),
     source="a file of yours: the option path",
     licence="that of the images",
+    present=lambda: False,
+    otherwise="needs the option path",
 )

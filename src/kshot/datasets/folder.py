@@ -200,4 +200,6 @@ folder = Entry(
     splits=("train", "val", "test"),
     source="a folder or zip archive that the option path names",
     licence="that of your images",
+    present=lambda: False,
+    otherwise="needs the option path",
 )

@@ -165,6 +165,7 @@ mini_imagenet = Entry(
     source="your own copy (Vinyals et al. 2016; split by Ravi and Larochelle 2017)",
     licence="ImageNet's terms: non-commercial research",
     present=lambda: locate(None, "mini-imagenet") is not None,
+    otherwise="needs your own copy",
 )
 
 tiered_imagenet = Entry(
@@ -175,4 +176,5 @@ tiered_imagenet = Entry(
     source="your own copy (Ren et al. 2018)",
     licence="ImageNet's terms: non-commercial research",
     present=lambda: locate(None, "tiered-imagenet") is not None,
+    otherwise="needs your own copy",
 )

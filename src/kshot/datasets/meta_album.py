@@ -102,4 +102,6 @@ meta_album = Entry(
     splits=("train", "val", "test"),
     source="meta-album.github.io (Ullah et al. 2022)",
     licence="that of the data set",
+    present=lambda: False,
+    otherwise="needs the option path",
 )

@@ -232,4 +232,5 @@ omniglot = Entry(
     source="github.com/brendenlake/omniglot (Lake, Salakhutdinov and Tenenbaum 2015)",
     licence="MIT",
     present=lambda: all(_copy(None, part) for part in PARTS),
+    otherwise="downloaded on first use",
 )

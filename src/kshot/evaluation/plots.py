@@ -234,7 +234,7 @@ def comparison(results: Sequence[Result], differences: Sequence[Difference]) -> 
     left, right = figure.subplots(1, 2, sharey=True)
     rows = range(len(results))
     left.set(xlabel=f"{metric}, 95 % intervals", yticks=rows, yticklabels=[r.name for r in results])
-    left.invert_yaxis()
+    left.set_ylim(len(results) - 0.5, -0.5)
     for row, result in zip(rows, results, strict=True):
         _interval(left, row, factor * result.mean, factor * result.interval, INK)
     right.axvline(0, color=SOFT, ls=":", lw=1)

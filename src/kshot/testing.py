@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kshot import philox
 from kshot.datasets import Dataset, Split
-from kshot.datasets.base import Source
+from kshot.datasets.sources import Source
 from kshot.engine.tasks import task_slice
 from kshot.episodes import EpisodeSpec, draw
 from kshot.errors import ConfigError

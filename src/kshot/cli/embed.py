@@ -12,8 +12,8 @@ from torch import nn
 
 from kshot.cli.evaluate import check_writable, chosen_data
 from kshot.datasets import Split
-from kshot.datasets.base import Source
 from kshot.datasets.features import save_features
+from kshot.datasets.sources import Source
 from kshot.errors import ConfigError, KshotError, unknown
 from kshot.evaluation import embedded
 from kshot.evaluation.scoring import evaluating

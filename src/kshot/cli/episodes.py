@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from kshot.datasets import Split, load
-from kshot.datasets.base import feature_shape
+from kshot.datasets.sources import feature_shape
 from kshot.episodes import EpisodeSpec, draw
 from kshot.errors import EpisodeError
 from kshot.evaluation.plots import episode_picture

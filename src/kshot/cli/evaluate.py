@@ -14,7 +14,7 @@ from rich.progress import Progress, TaskID
 from kshot import evaluation
 from kshot.cli.tables import footer, result_table
 from kshot.datasets import Dataset, Mixture, Split, load
-from kshot.datasets.base import Source
+from kshot.datasets.sources import Source
 from kshot.episodes import EpisodeSpec, draw
 from kshot.errors import CheckpointError, ConfigError, KshotError
 from kshot.evaluation import Result, as_protocol, over_seeds, predictions

@@ -14,8 +14,9 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from kshot.datasets import glyphs as renderer
-from kshot.datasets.base import Dataset, Split
+from kshot.datasets.base import Dataset
 from kshot.datasets.catalogue import Entry
+from kshot.datasets.sources import Split
 from kshot.files import atomic, cache_folder
 
 SAMPLES = renderer.SAMPLES

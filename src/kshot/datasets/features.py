@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import kshot
-from kshot.datasets.base import Dataset, Split
+from kshot.datasets.base import Dataset
 from kshot.datasets.catalogue import Entry
+from kshot.datasets.sources import Split
 from kshot.errors import ConfigError, DataError
 from kshot.files import atomic, cannot_write
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from kshot import philox
-from kshot.datasets.base import Dataset, Split, images_to_float
+from kshot.datasets.base import Dataset
 from kshot.datasets.catalogue import Entry
 from kshot.datasets.download import fetch
 from kshot.datasets.images import ImageFormat, Resize
 from kshot.datasets.raw import RawFile, class_lists, locate, raw_files
+from kshot.datasets.sources import Split, images_to_float
 from kshot.datasets.store import Item, Store, image_item, open_store
 from kshot.errors import ConfigError, DataError, unknown
 from kshot.types import Features, map_features

@@ -19,9 +19,9 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from kshot.datasets.base import Split, images_to_float
 from kshot.datasets.images import ImageFormat, Pixels
 from kshot.datasets.raw import RawFile, UnreadableError
+from kshot.datasets.sources import Split, images_to_float
 from kshot.errors import DataError
 from kshot.files import cache_folder, cannot_write
 

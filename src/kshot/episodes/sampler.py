@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kshot import philox
-from kshot.datasets.base import Mixture, Source, Split, concatenate
+from kshot.datasets.sources import Mixture, Source, Split, concatenate
 from kshot.episodes.any_shot import any_shots
 from kshot.episodes.spec import EpisodeSpec, bounds, wide_enough
 from kshot.errors import EpisodeError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from kshot.datasets.base import Dataset, Mixture, Source, Split
+from kshot.datasets.base import Dataset
+from kshot.datasets.sources import Mixture, Source, Split
 from kshot.episodes.any_shot import MOST_PER_CLASS, MOST_SUPPORT
 from kshot.errors import EpisodeError
 

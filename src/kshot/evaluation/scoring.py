@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kshot.datasets.base import Mixture, Source, Split
+from kshot.datasets.sources import Mixture, Source, Split
 from kshot.episodes import EpisodeSpec, FrozenEpisodes
 from kshot.episodes.spec import Range, Shot, bounds
 from kshot.errors import EpisodeError

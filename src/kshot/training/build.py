@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kshot.datasets import Dataset, Mixture, Split, load
-from kshot.datasets.base import Source
+from kshot.datasets.sources import Source
 from kshot.episodes import draw
 from kshot.episodes.spec import bounds
 from kshot.errors import ConfigError

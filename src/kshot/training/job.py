@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from kshot.datasets import Dataset, load
-from kshot.datasets.base import Source
+from kshot.datasets.sources import Source
 from kshot.engine.processes import ALONE, Processes
 from kshot.episodes import (
     EpisodeSpec,

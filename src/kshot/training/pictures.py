@@ -9,8 +9,8 @@ import torch
 from matplotlib.figure import Figure
 
 from kshot.datasets import Dataset, Split
-from kshot.datasets.base import feature_shape
 from kshot.datasets.sinusoid import Sinusoids
+from kshot.datasets.sources import feature_shape
 from kshot.episodes import EpisodeSpec, draw
 from kshot.episodes.sampler import episode_key
 from kshot.episodes.spec import bounds

@@ -8,7 +8,7 @@ from dataclasses import replace
 from rich.progress import Progress
 
 from kshot.datasets import Mixture, Split
-from kshot.datasets.base import Source
+from kshot.datasets.sources import Source
 from kshot.evaluation import Result, as_protocol, embedded, evaluate
 from kshot.learners import MetaLearner, TaskShape
 from kshot.learners.inner_loop import InnerLoop

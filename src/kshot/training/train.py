@@ -20,7 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from kshot.datasets.base import Dataset, Mixture, Source, Split
+from kshot.datasets.base import Dataset
+from kshot.datasets.sources import Mixture, Source, Split
 from kshot.engine.processes import ALONE, Processes
 from kshot.episodes import EpisodeSpec, FrozenEpisodes, augment, draw
 from kshot.episodes.augment import Augmentation

@@ -73,7 +73,7 @@ def worker_of(process):
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
 def test_a_worker_that_dies_ends_the_job_with_a_checkpoint(tmp_path, by_one):
     """It is named, nothing hangs, and another number of workers goes on."""
-    long = ["--set=train.steps=400", "--set=train.lr=1e-3"]
+    long = ["--set=train.steps=100", "--set=train.lr=1e-3"]
     command = [sys.executable, "-m", "kshot", "train", *TRAIN, *long, "--workers", "2"]
     process = subprocess.Popen(
         [*command, "--out", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
@@ -90,7 +90,7 @@ def test_a_worker_that_dies_ends_the_job_with_a_checkpoint(tmp_path, by_one):
     assert len(err.strip().splitlines()) == 1
     command = [sys.executable, "-m", "kshot", "train", "--resume", "run", "--quiet"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
-    assert rows(run)[-1]["step"] == 400
+    assert rows(run)[-1]["step"] == 100
 
 
 def test_a_worker_that_cannot_begin_is_reported_with_its_words():

@@ -27,6 +27,7 @@ def test_a_run_folder_holds_everything(run):
         "report.html",
         "results.json",
         "run.json",
+        "scores.safetensors",
         "weights.safetensors",
     }
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -215,9 +215,9 @@ def test_training_goes_on_in_training_mode_after_a_validation():
 
 
 def test_nan_validation_is_never_the_best():
-    from kshot.training.train import Row, _Best
+    from kshot.training.state import Best, Row
 
-    best = _Best(learner())
+    best = Best(learner())
     offers = [
         best.offer(learner(), Row(step, 0.0, 0.0, 0.0, validation=value), "mse")
         for step, value in enumerate([1.0, float("nan"), 5.0, 0.5], start=1)

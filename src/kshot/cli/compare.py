@@ -37,8 +37,6 @@ def compare(folders: Sequence[Path], request: Request, out: Path, json_out: Path
     console.print(comparison_table(results, differences))
     console.print(footer(results), style="dim")
     warn_of_replays(console, [run for group in runs.values() for run in group], request)
-    save_figure(comparison(results, differences), out)
-    console.print(f"Picture: {out}")
     if json_out is not None:
         record = {
             "results": [r.as_dict() for r in results],
@@ -46,6 +44,8 @@ def compare(folders: Sequence[Path], request: Request, out: Path, json_out: Path
         }
         write_json(json_out, record)
         console.print(f"Record: {json_out}")
+    save_figure(comparison(results, differences), out)
+    console.print(f"Picture: {out}")
 
 
 def _names(folders: Sequence[Path]) -> dict[str, Path]:

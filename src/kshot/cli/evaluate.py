@@ -56,7 +56,8 @@ class Request:
     def replays_selection(self, run: Run) -> bool:
         """Whether the run's weights were chosen by such episodes."""
         config = run.config
-        own = self.dataset in (None, *(part.name for part in config.datasets)) and not self.settings
+        names = [part.name for part in config.datasets]
+        own = not self.settings and (self.dataset is None or [self.dataset] == names)
         validated = self.split == "val" and config.train.split == "train"
         return own and validated and self.spec == config.validation.spec and self.seed == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -36,9 +37,12 @@ def over_tasks(fn: Callable[..., Tree], *trees: Any, engine: Engine = "loop") ->
         return result
     if engine != "loop":
         raise ConfigError(f"engine={engine!r} is not a way to run tasks: 'loop' or 'vmap'.")
-    tasks = pytree.tree_leaves(trees)[0].shape[0]
-    results = [fn(*(task_slice(tree, i) for tree in trees)) for i in range(tasks)]
-    return stack_tasks(results)
+    leaves, structure = pytree.tree_flatten(trees)
+    # Unbound at once: the gradient of a slice would fill a tensor of all tasks for each task.
+    parts = [leaf.unbind() if isinstance(leaf, Tensor) else repeat(leaf) for leaf in leaves]
+    return stack_tasks(
+        [fn(*pytree.tree_unflatten(list(part), structure)) for part in zip(*parts, strict=False)]
+    )
 
 
 def task_slice(tree: Any, index: Any) -> Any:

@@ -144,9 +144,12 @@ class InnerLoop(Head):
     def predict(self, state: FastWeights, x: Features, mask: Tensor | None = None) -> Tensor:
         """Logits `(tasks, queries, way)` or values `(tasks, queries, *values)`."""
         engine = choose_engine(self.engine, list(state.weights.values()))
+        queries = unlabelled(x, mask)
         indices, outputs = [], []
-        for index, (part,) in even_groups(unlabelled(x, mask)):
-            fast = task_slice((state.weights, state.statistics), index)
+        for index, (part,) in even_groups(queries):
+            fast = (state.weights, state.statistics)
+            if len(index) < queries.tasks:  # else in their order: nothing to copy
+                fast = task_slice(fast, index)
             outputs.append(over_tasks(self._predict_task, *fast, part.x, engine=engine))
             indices.append(index)
         output: Tensor = join_groups(indices, outputs)

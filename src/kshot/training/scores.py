@@ -55,10 +55,9 @@ def evaluate_all(
                 if isinstance(source, (Split, Mixture)):
                     seen[key] = embedded(asked, source)
             found = _evaluate(e, *seen[key], label)
-            if label == name:
-                seeds = (config.seed,)
-                found = [replace(r, meta_steps=meta_steps, training_seeds=seeds) for r in found]
-            results += found
+            steps = meta_steps if label == name else 0
+            seeds = () if label == RAW_BASELINE else (config.seed,)
+            results += [replace(r, meta_steps=steps, training_seeds=seeds) for r in found]
     return results
 
 

@@ -1,0 +1,105 @@
+"""`kshot compare`."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.conftest import SMALL
+
+WAVES = ["--set=train.steps=3", "--set=validation.episodes=3", "--set=evaluation=[]", "--quiet"]
+
+
+@pytest.fixture
+def other(cli, tmp_path):
+    """A second run, untouched by any training that would help."""
+    result = cli("train", *SMALL, "--set=seed=7", "--set=train.steps=2", "--out", "other")
+    assert result.returncode == 0, result.stderr
+    return tmp_path / "other"
+
+
+def test_runs_and_the_baseline_on_the_same_episodes(cli, small_run, other, tmp_path):
+    result = cli("compare", small_run, other, "--episodes", 200, "--json", "c.json")
+    assert result.returncode == 0, result.stderr
+    record = json.loads((tmp_path / "c.json").read_text())
+    first, *rest = record["results"]
+    assert [r["name"] for r in record["results"]] == ["small", "other", "1-NN, raw inputs"]
+    assert {r["episode_hash"] for r in rest} == {first["episode_hash"]}
+    for scored, difference in zip(rest, record["differences"], strict=True):
+        assert difference["reference"] == "small"
+        assert difference["mean"] == pytest.approx(scored["mean"] - first["mean"])
+    # Pixels beat an encoder after four steps, and the table says so.
+    assert record["differences"][1]["verdict"] == "better"
+    row = next(line for line in result.stdout.splitlines() if line.startswith("1-NN"))
+    assert row.split()[-1] == "better"
+    assert f"{100 * record['differences'][1]['mean']:+.2f} ±" in row
+    assert (tmp_path / "compare.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_run_alone_is_compared_with_the_baseline(cli, small_run, tmp_path):
+    asked = ["--episodes", 5, "--dataset", "digits", "--way", 3, "--seed", 4, "--transductive"]
+    result = cli("compare", small_run, *asked, "--out", "x.png", "--json", "c.json")
+    assert result.returncode == 0, result.stderr
+    scored, baseline = json.loads((tmp_path / "c.json").read_text())["results"]
+    assert (scored["source"], scored["task"], scored["seed"]) == ("digits/test", "3-way 1-shot", 4)
+    assert scored["transductive"]
+    assert not baseline["transductive"]
+    assert (tmp_path / "x.png").exists()
+
+
+def test_regression(cli, tmp_path):
+    for recipe in ("maml-sinusoid", "cnp-sinusoid"):
+        assert cli("train", recipe, *WAVES, "--out", recipe).returncode == 0
+    result = cli(
+        "compare",
+        "maml-sinusoid",
+        "cnp-sinusoid",
+        "--shot",
+        5,
+        "--episodes",
+        50,
+        "--json",
+        "c.json",
+    )
+    assert result.returncode == 0, result.stderr
+    record = json.loads((tmp_path / "c.json").read_text())
+    assert [r["name"] for r in record["results"]] == ["maml-sinusoid", "cnp-sinusoid"]
+    (difference,) = record["differences"]
+    assert difference["metric"] == "mse"
+    if difference["verdict"] != "not told apart":
+        assert (difference["verdict"] == "worse") == (difference["mean"] > 0)
+    assert "squared error" in result.stdout
+
+
+def test_runs_of_one_name_go_by_their_paths(cli, small_run, tmp_path):
+    shutil.copytree(small_run, tmp_path / "elsewhere" / "small")
+    result = cli("compare", small_run, "elsewhere/small", "--episodes", 3)
+    assert result.returncode == 0, result.stderr
+    assert "elsewhere/small" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere"], "there is no run folder nowhere"),
+        (["--out", "/proc/c.png"], "cannot write"),
+        (["--json", "/proc/c.json"], "cannot write"),
+        (["--way", 5000], "needs 5000 classes"),
+    ],
+)
+def test_bad_comparisons(cli, small_run, tmp_path, arguments, says):
+    bad(cli("compare", small_run, *arguments, "--episodes", 3), says)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_cannot_take_the_data_is_named(cli, small_run):
+    assert cli("train", "cnp-sinusoid", *WAVES, "--out", "waves").returncode == 0
+    says = "waves cannot be scored on 5-way 1-shot tasks of glyphs/test: CNP is for regression"
+    bad(cli("compare", small_run, "waves"), says)
+    bad(cli("compare", small_run, small_run), "named twice")
+
+
+def bad(result, says):
+    assert result.returncode == 2, result.stdout
+    assert says in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

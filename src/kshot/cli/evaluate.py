@@ -23,7 +23,7 @@ from kshot.learners import MetaLearner
 from kshot.learners.nearest_neighbour import NearestNeighbour
 from kshot.training import load_run
 from kshot.training.build import load_data, pick_device
-from kshot.training.config import read_recipe
+from kshot.training.config import read_settings
 from kshot.training.run import Run
 from kshot.training.scores import RAW_BASELINE
 from kshot.training.seeds import read_plan
@@ -105,12 +105,7 @@ def chosen_data(run: Run, dataset: str | None, settings: Sequence[str]) -> Datas
             f"{settings[0]} is."
         )
     name = dataset or next(iter(own))
-    return load(name, **{**own.get(name, {}), **_options(settings)})
-
-
-def _options(settings: Sequence[str]) -> dict[str, object]:
-    # As the options of a recipe's data set; this recipe has none of its own.
-    return read_recipe("protonet-glyphs", [f"dataset.{s}" for s in settings]).datasets[0].options
+    return load(name, **{**own.get(name, {}), **read_settings(settings)})
 
 
 def score(runs: Mapping[str, Sequence[Run]], source: Source, request: Request) -> list[Result]:

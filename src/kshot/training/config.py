@@ -145,6 +145,18 @@ def read_recipe(recipe: str, settings: Sequence[str] = ()) -> RunConfig:
     return validate(raw)
 
 
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """`key=value` settings as a table, their values read as in `read_recipe`.
+
+    Raises:
+        ConfigError: for what is not of that form.
+    """
+    raw: dict[str, Any] = {}
+    for setting in settings:
+        _apply(raw, setting)
+    return raw
+
+
 def validate(raw: dict[str, Any]) -> RunConfig:
     """A configuration from plain values.
 

@@ -24,7 +24,7 @@ from kshot.training.config import RunConfig
 from kshot.training.state import History
 from kshot.types import Episode, Examples
 
-SHOWN_CLASSES = 20
+SHOWN_CLASSES = SHOWN_EXAMPLES = 20
 SHOWN_SEED = 1
 """Of the episodes that are drawn, apart from those that are scored."""
 
@@ -111,7 +111,7 @@ def _embedding(learner: MetaLearner, test: Split) -> Picture:
     part = Split(
         test.name,
         test.x,
-        tuple(test.sizes[i] for i in chosen),
+        tuple(min(test.sizes[i], SHOWN_EXAMPLES) for i in chosen),
         tuple(test.classes[i] for i in chosen),
         test.prepare,
         starts=tuple(test.offsets[chosen].tolist()),

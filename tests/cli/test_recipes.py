@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from importlib.resources import files
 
 import pytest
 
@@ -10,18 +12,15 @@ from kshot.training.config import read_recipe, recipe_names
 EMBEDDED = {"glyphs", "sinusoid"}
 
 
-def short(recipe):
-    """Settings that leave everything of the recipe but its length."""
-    config = read_recipe(recipe)
-    rows = [
-        {**e.model_dump(mode="json", exclude_defaults=True), "episodes": 4}
-        for e in config.evaluation
-    ]
-    text = ", ".join(
-        "{" + ", ".join(f"{k} = {json.dumps(v)}" for k, v in row.items()) + "}" for row in rows
-    )
-    steps = ["train.steps=2", "validation.episodes=4", "validation.every=1"]
-    return [f"--set={s}" for s in [*steps, f"evaluation=[{text}]"]], len(rows)
+SHORT = ["--set=train.steps=2", "--set=validation.episodes=4", "--set=validation.every=1"]
+
+
+def with_few_episodes(recipe):
+    """The recipe's text, four test episodes of each kind."""
+    text = (files("kshot") / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8")
+    start = text.index("[[evaluation]]")
+    rows = re.sub(r"^episodes = \d+\n", "", text[start:], flags=re.MULTILINE)
+    return text[:start] + rows.replace("[[evaluation]]\n", "[[evaluation]]\nepisodes = 4\n")
 
 
 @pytest.mark.filterwarnings("ignore:.*in two splits")  # CIFAR-100 has a few, as published
@@ -38,9 +37,10 @@ def short(recipe):
 def test_a_recipe_runs(cli, tmp_path, recipe):
     if read_recipe(recipe).datasets[0].name not in EMBEDDED and "KSHOT_DATA" not in os.environ:
         pytest.skip("KSHOT_DATA does not name a folder with the real data sets")
-    settings, count = short(recipe)
-    result = cli("train", recipe, *settings, "--quiet", "--out", "run")
+    (tmp_path / "recipe.toml").write_text(with_few_episodes(recipe))
+    result = cli("train", "recipe.toml", *SHORT, "--quiet", "--out", "run")
     assert result.returncode == 0, result.stderr
     records = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert len({(r["episode_hash"], r["transductive"]) for r in records}) >= count
+    kinds = {(r["source"], r["task"], r["spec"]["query"], r["transductive"]) for r in records}
+    assert len(kinds) >= len(read_recipe(recipe).evaluation)
     assert all(r["episodes"] == 4 for r in records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -173,24 +174,28 @@ def device_of(module: nn.Module) -> torch.device:
 
 def _embed_once(learner: MetaLearner, frozen: FrozenEpisodes) -> tuple[MetaLearner, FrozenEpisodes]:
     """Where it is cheaper, embed the source once; then an episode only indexes features."""
-    source, spec = frozen.source, frozen.spec
-    if not isinstance(source, (Split, Mixture)):
+    if not isinstance(frozen.source, (Split, Mixture)):
         return learner, frozen
-    asked = frozen.count * bounds(spec.way)[1] * (bounds(spec.shot)[1] + spec.query)
-    if asked < sum(sum(split.sizes) for split in source.sources):
-        return learner, frozen
-    learner, source = embedded(learner, source)
+    asked = examples_asked(frozen.spec, frozen.count)
+    learner, source = embedded(learner, frozen.source, asked)
     return learner, replace(frozen, source=source)
 
 
+def examples_asked(spec: EpisodeSpec, episodes: int) -> int:
+    """How many examples so many episodes hold, at most."""
+    return episodes * bounds(spec.way)[1] * (bounds(spec.shot)[1] + spec.query)
+
+
 @torch.no_grad()
-def embedded(learner: MetaLearner, source: Split | Mixture) -> tuple[MetaLearner, Split | Mixture]:
+def embedded(
+    learner: MetaLearner, source: Split | Mixture, asked: float = math.inf
+) -> tuple[MetaLearner, Split | Mixture]:
     """The learner behind its encoder, and the source embedded: the same scores, much cheaper.
 
-    Where an example's embedding depends on others (checked on the spot), or there is no encoder,
-    both come back as they are.
+    Where an example's embedding depends on others (checked on the spot), where there is no encoder,
+    or where fewer examples are asked for than there are, both come back as they are.
     """
-    if not learner.pointwise:
+    if not learner.pointwise or asked < sum(sum(split.sizes) for split in source.sources):
         return learner, source
     parts = []
     for split in source.sources:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from rich.progress import Progress
 from kshot.datasets import Mixture, Split
 from kshot.datasets.sources import Source
 from kshot.evaluation import Result, as_protocol, embedded, evaluate
+from kshot.evaluation.scoring import examples_asked
 from kshot.learners import MetaLearner, TaskShape
 from kshot.learners.inner_loop import InnerLoop
 from kshot.learners.nearest_neighbour import NearestNeighbour
@@ -38,6 +40,9 @@ def evaluate_all(
     name = type(learner).__name__
     device = next(learner.parameters()).device
     baselines = [(label, method.to(device)) for label, method in _baselines(config, shape)]
+    asked = Counter[str]()
+    for e, source in targets:
+        asked[source.fingerprint] += examples_asked(e.spec, e.episodes)
     # Each split is embedded once for each method, whatever the number of evaluations on it.
     seen: dict[tuple[str, str, bool | None], tuple[MetaLearner, Source]] = {}
     results = []
@@ -50,10 +55,9 @@ def evaluate_all(
         for e, source, label, method in bar.track(jobs, description="evaluating"):
             key = (label, source.fingerprint, e.transductive)
             if key not in seen:
-                asked = stated(method, e)
-                seen[key] = asked, source
+                seen[key] = stated(method, e), source
                 if isinstance(source, (Split, Mixture)):
-                    seen[key] = embedded(asked, source)
+                    seen[key] = embedded(seen[key][0], source, asked[source.fingerprint])
             found = _evaluate(e, *seen[key], label)
             steps = meta_steps if label == name else 0
             seeds = () if label == RAW_BASELINE else (config.seed,)

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from kshot.evaluation import show
+from kshot.training.config import recipe_names
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "benchmarks" / "results"
+SPEED = RECORDS / "speed.json"
 PUBLISHED = ROOT / "benchmarks" / "published.json"
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
 FILES = ("README.md", "README.zh-CN.md", "docs/results.md")
@@ -23,8 +25,36 @@ Record = dict[str, Any]
 
 
 def records() -> dict[str, Record]:
-    """All records by name."""
-    return {p.stem: json.loads(p.read_text()) for p in sorted(RECORDS.glob("*.json"))}
+    """All records of runs by name."""
+    found = {p.stem: json.loads(p.read_text()) for p in sorted(RECORDS.glob("*.json"))}
+    return {name: record for name, record in found.items() if "results" in record}
+
+
+def speed() -> dict[str, str]:
+    """What benchmarks/speed.py has measured, in words."""
+    if not SPEED.exists():
+        return {}
+    s = json.loads(SPEED.read_text())
+    w, evaluation = s["workers"], s["evaluation"]
+    lines = [
+        "| what | measured |",
+        "|---|---|",
+        "| `--workers 2` against one process with two threads, a step of `maml-omniglot` "
+        f"| {w['ratio']:.2f} times as fast "
+        f"({w['seconds_two_workers']:.3f} against {w['seconds_one_process']:.3f} s) |",
+        "| a saved run, cold start to table: 10,000 episodes of 20-way 1-shot on Omniglot, beside "
+        f"1-NN | {evaluation['seconds']:.0f} s |",
+    ]
+    lines += [
+        f"| peak memory of `kshot train {recipe}` | {m['peak_gib']:.2f} GiB |"
+        for recipe, m in s["memory"].items()
+    ]
+    lines += [
+        "",
+        f"`{s['command']}`: medians of {s['repetitions']} interleaved repetitions, "
+        f"{s['cores']} cores; commit `{s['commit']}`; torch {s['versions']['torch']}.",
+    ]
+    return {"speed": "\n".join(lines)}
 
 
 def summary(record: Record) -> str:
@@ -78,6 +108,25 @@ def full(record: Record) -> str:
     return "\n".join(lines)
 
 
+def overview(found: dict[str, Record]) -> str:
+    """Every result that a paper has published too, in one row: for a first look."""
+    lines = [
+        "| unseen tasks | method | | kshot | published, and its protocol |",
+        "|---|---|---|---|---|",
+    ]
+    recipes = recipe_names()
+    for name, record in found.items():
+        for r in record["results"] if name in recipes else ():
+            if (paper := published(name, r)) != "–":
+                kind = "transductive" if r["transductive"] else "inductive"
+                score = show(r["metric"], r["mean"], r["interval"])
+                lines.append(
+                    f"| {r['source']}, {r['task']} | {r['name']} (`{name}`) | {kind} "
+                    f"| **{score}** | {paper} |"
+                )
+    return "\n".join(lines)
+
+
 def published(name: str, result: Record) -> str:
     """The paper's value for this very result, and how it was measured."""
     for entry in json.loads(PUBLISHED.read_text()).get(name, []):
@@ -112,7 +161,7 @@ def tables() -> dict[str, str]:
     found = records()
     made = {f"{name} summary": summary(r) for name, r in found.items()}
     made |= {name: full(r) for name, r in found.items()}
-    return made | sentences(found)
+    return made | {"overview": overview(found)} | sentences(found) | speed()
 
 
 def fill(text: str, made: dict[str, str]) -> str:

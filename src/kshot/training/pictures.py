@@ -28,6 +28,11 @@ SHOWN_CLASSES = SHOWN_EXAMPLES = 20
 SHOWN_SEED = 1
 """Of the episodes that are drawn, apart from those that are scored."""
 
+VALIDATED = (
+    "Smoothed training loss, and the score on frozen validation episodes with 95 % intervals; the "
+    "dotted line marks the weights that were kept."
+)
+
 
 def run_report(
     folder: Path,
@@ -42,9 +47,9 @@ def run_report(
     pictures = [
         Picture(
             "Meta-training",
-            "Smoothed training loss, and the score on frozen "
-            "validation episodes with 95 % intervals; the dotted line marks the "
-            "weights that were kept.",
+            VALIDATED
+            if any(row.validation is not None for row in history.rows)
+            else "Smoothed training loss. Nothing was validated; the last weights were kept.",
             _curve(history),
         )
     ]

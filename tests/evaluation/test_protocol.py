@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 import kshot
+from kshot.datasets import Dataset
 from kshot.errors import ConfigError
 from kshot.evaluation import as_protocol
+from kshot.evaluation.protocol import seen_classes
 from kshot.testing import gaussians
 
 SPEC = kshot.EpisodeSpec(5, 2, 4)
@@ -71,3 +73,22 @@ def test_a_learner_that_is_as_asked_stays_itself():
 def test_what_batch_normalisation_does_not_decide(learner, transductive, says):
     with pytest.raises(ConfigError, match=says):
         as_protocol(learner, transductive)
+
+
+def split_of(*labels):
+    return Dataset.from_arrays(torch.zeros(2 * len(labels), 3), 2 * labels)["test"]
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "seen"),
+    [
+        (("cat", "dog"), ("dog", "eel"), ["dog"]),
+        (("Greek/c01/rot000", "Greek/c02/rot000"), ("Greek/c01", "Greek/c03"), ["Greek/c01"]),
+        (("Greek/c01", "Greek/c02"), ("Greek/c02/rot090", "Latin/c02"), ["Greek/c02/rot090"]),
+        (("Greek/c01/rot000", "a"), ("Greek/c01/rot180", "b"), ["Greek/c01/rot180"]),
+        (("Greek/c01", "Greek/c02"), ("Greek/c03", "Latin/c01"), []),
+        ((1, 2), (2, 3), ["2"]),
+    ],
+)
+def test_classes_of_meta_training_are_recognised(trained, tested, seen):
+    assert seen_classes(split_of(*trained), split_of(*tested)) == seen

@@ -14,6 +14,7 @@ from kshot.cli.evaluate import (
     load_runs,
     score,
     warn_of_replays,
+    warn_of_seen_classes,
 )
 from kshot.cli.tables import comparison_table, footer
 from kshot.errors import ConfigError
@@ -36,7 +37,9 @@ def compare(folders: Sequence[Path], request: Request, out: Path, json_out: Path
     console.print(f"{source.name}, {results[0].task}, differences from {results[0].name}")
     console.print(comparison_table(results, differences))
     console.print(footer(results), style="dim")
-    warn_of_replays(console, [run for group in runs.values() for run in group], request)
+    every = [run for group in runs.values() for run in group]
+    warn_of_replays(console, every, request)
+    warn_of_seen_classes(console, every, source, request)
     if json_out is not None:
         record = {
             "results": [r.as_dict() for r in results],

@@ -18,6 +18,7 @@ from kshot.datasets.sources import Source
 from kshot.episodes import EpisodeSpec, draw
 from kshot.errors import CheckpointError, ConfigError, KshotError
 from kshot.evaluation import Result, as_protocol, over_seeds, predictions
+from kshot.evaluation.protocol import seen_classes
 from kshot.files import write_json
 from kshot.learners import MetaLearner
 from kshot.learners.nearest_neighbour import NearestNeighbour
@@ -72,6 +73,7 @@ def evaluate(folder: Path, request: Request, json_out: Path | None) -> None:
     console.print(result_table(results))
     console.print(footer(results), style="dim")
     warn_of_replays(console, runs, request)
+    warn_of_seen_classes(console, runs, source, request)
     if json_out is not None:
         write_json(json_out, [r.as_dict() for r in results])
         console.print(f"Record: {json_out}")
@@ -159,6 +161,23 @@ def warn_of_replays(console: Console, runs: Sequence[Run], request: Request) -> 
             console.print(
                 f"{run.folder}: its weights were chosen by {count:,} of these episodes, so that "
                 "the score says too much: use --split test or another --seed.",
+                style="yellow",
+            )
+
+
+def warn_of_seen_classes(
+    console: Console, runs: Sequence[Run], source: Source, request: Request
+) -> None:
+    """Say so where other data than the run's own hold classes of its meta-training."""
+    if request.dataset is None and not request.settings:
+        return
+    for run in runs:
+        trained = load_data(run.config)[run.config.train.split]
+        if seen := seen_classes(trained, source):
+            console.print(
+                f"{run.folder}: {len(seen):,} classes of {source.name}, such as {seen[0]}, have "
+                "the names of classes in its meta-training: if they are the same, the score says "
+                "too much.",
                 style="yellow",
             )
 

@@ -1,13 +1,36 @@
-"""Inductive or transductive: how batch statistics are used at meta-test."""
+"""What a score may claim: inductive or transductive, and of classes not seen in meta-training."""
 
 from __future__ import annotations
 
 import copy
 
+from kshot.datasets import Mixture, Split
+from kshot.datasets.sources import Source
 from kshot.errors import ConfigError
 from kshot.learners.base import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
 from kshot.nn.norm import Normalization, has_batch_norm
+
+
+def seen_classes(trained: Source, tested: Source) -> list[str]:
+    """Classes to be tested that bear the name of one in meta-training, or of a variant of one.
+
+    Names are compared as paths: `Greek/character01/rot090` is a variant of `Greek/character01`.
+    """
+    known = {name for label in _labels(trained) for name in _ancestry(label)}
+    return [label for label in _labels(tested) if known.intersection(_ancestry(label))]
+
+
+def _labels(source: Source) -> list[str]:
+    if not isinstance(source, (Split, Mixture)):
+        return []
+    return [str(label) for split in source.sources for label in split.classes]
+
+
+def _ancestry(label: str) -> list[str]:
+    """The name and, of a path, what it is a variant of."""
+    parts = label.split("/")
+    return ["/".join(parts[: i + 1]) for i in range(min(1, len(parts) - 1), len(parts))]
 
 
 def as_protocol(learner: MetaLearner, transductive: bool) -> MetaLearner:

@@ -25,6 +25,7 @@ from kshot.episodes import (
 from kshot.episodes.augment import Augmentation
 from kshot.errors import ConfigError
 from kshot.evaluation import Result, predictions
+from kshot.evaluation.protocol import seen_classes
 from kshot.learners import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
 from kshot.training.build import load_data, make_learner, source_of, task_shape
@@ -100,6 +101,12 @@ def run(
             history = _train(config, data, learner, validation, RunFolder(folder), group)
         return Outcome(folder, history, [])
     _rehearse(config, data, learner, validation, targets)
+    for e, tested in targets:
+        if e.dataset and (seen := seen_classes(source_of(data, config.train.split), tested)):
+            tell(
+                f"warning: {len(seen):,} classes of {tested.name}, such as {seen[0]}, have the "
+                "names of classes in meta-training: if they are the same, its score says too much"
+            )
     out = RunFolder.reopen(folder) if resume else RunFolder.create(folder, config, shape)
     ready()
     try:

@@ -69,7 +69,8 @@ def _kind(result: Result) -> str:
 def _facts(result: Result) -> list[str]:
     return [
         f"{result.episodes:,} episodes",
-        f"{result.spec['query']} queries" + (" per class" if result.metric == "accuracy" else ""),
+        ("1 query" if result.spec["query"] == 1 else f"{result.spec['query']} queries")
+        + (" per class" if result.metric == "accuracy" else ""),
         f"seed {result.seed}",
         f"hash {result.episode_hash}",
     ]

@@ -1,24 +1,37 @@
-"""Keep the record of a run: python benchmarks/record.py RUN NAME -> benchmarks/results/NAME.json"""
+"""Keep the record of a run, or of the runs that chose a recipe's settings on meta-validation.
+
+python benchmarks/record.py RUN NAME                     -> benchmarks/results/NAME.json
+python benchmarks/record.py --selection RECIPE RUN ...   -> benchmarks/selection/RECIPE.json
+"""
 
 from __future__ import annotations
 
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kshot.files import write_json
 from kshot.training import load_run
+from kshot.training.config import RunConfig, read_recipe
+from kshot.training.run import read_config
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
 
 
-def main(run: str, name: str) -> None:
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of a run."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def record(run: str, name: str) -> None:
     """Write what the run folder says, without the weights."""
     folder = Path(run)
     loaded = load_run(folder)
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    record = {
+    rows = rows_of(folder)
+    written = {
         "name": name,
         "config": loaded.config.model_dump(mode="json"),
         "meta_steps_run": rows[-1]["step"],
@@ -28,8 +41,37 @@ def main(run: str, name: str) -> None:
         "validation": [r for r in rows if r["validation"] is not None][-30:],
         "results": json.loads((folder / "results.json").read_text()),
     }
-    write_json(RESULTS / f"{name}.json", record)
+    write_json(HERE / "results" / f"{name}.json", written)
+
+
+def selection(recipe: str, runs: Sequence[str]) -> None:
+    """Write each run's validation scores, and where its settings differ from the recipe's."""
+    chosen = _flat(read_recipe(recipe))
+    tried = []
+    for run in runs:
+        config = read_config(Path(run))
+        ours = _flat(config)
+        judged = [r for r in rows_of(Path(run)) if r["validation"] is not None]
+        tried.append(
+            {
+                "settings": {k: v for k, v in ours.items() if v != chosen.get(k)}
+                | {k: None for k in chosen if k not in ours},
+                "episodes": config.validation.spec.describe(),
+                "count": config.validation.episodes,
+                "validation": [[r["step"], r["validation"], r["interval"]] for r in judged],
+            }
+        )
+    write_json(HERE / "selection" / f"{recipe}.json", {"recipe": recipe, "tried": tried})
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """Data, encoder, learner and training settings by dotted name."""
+    sections = config.model_dump(mode="json", include={"dataset", "encoder", "learner", "train"})
+    return {f"{part}.{k}": v for part, values in sections.items() for k, v in values.items()}
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1] == "--selection":
+        selection(sys.argv[2], sys.argv[3:])
+    else:
+        record(*sys.argv[1:])

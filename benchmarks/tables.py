@@ -16,6 +16,7 @@ from kshot.training.config import recipe_names
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "benchmarks" / "results"
+SELECTION = ROOT / "benchmarks" / "selection"
 SPEED = RECORDS / "speed.json"
 PUBLISHED = ROOT / "benchmarks" / "published.json"
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
@@ -55,6 +56,25 @@ def speed() -> dict[str, str]:
         f"{s['cores']} cores; commit `{s['commit']}`; torch {s['versions']['torch']}.",
     ]
     return {"speed": "\n".join(lines)}
+
+
+def selections() -> dict[str, str]:
+    """What was tried on meta-validation before a recipe's final run."""
+    texts = {}
+    for path in sorted(SELECTION.glob("*.json")):
+        lines = ["| settings other than the recipe's | steps | validation |", "|---|---|---|"]
+        for run in json.loads(path.read_text())["tried"]:
+            step, score, interval = run["validation"][-1]
+            other = (
+                ", ".join(
+                    f"`{k}` {'default' if v is None else v}" for k, v in run["settings"].items()
+                )
+                or "none"
+            )
+            shown = show("accuracy", score, interval)
+            lines.append(f"| {other} | {step} | {shown} ({run['count']} {run['episodes']}) |")
+        texts[f"selection {path.stem}"] = "\n".join(lines)
+    return texts
 
 
 def summary(record: Record) -> str:
@@ -161,7 +181,7 @@ def tables() -> dict[str, str]:
     found = records()
     made = {f"{name} summary": summary(r) for name, r in found.items()}
     made |= {name: full(r) for name, r in found.items()}
-    return made | {"overview": overview(found)} | sentences(found) | speed()
+    return made | {"overview": overview(found)} | sentences(found) | speed() | selections()
 
 
 def fill(text: str, made: dict[str, str]) -> str:

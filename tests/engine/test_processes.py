@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -91,6 +92,17 @@ def test_a_worker_that_dies_ends_the_job_with_a_checkpoint(tmp_path, by_one):
     command = [sys.executable, "-m", "kshot", "train", "--resume", "run", "--quiet"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
     assert rows(run)[-1]["step"] == 100
+
+
+def test_an_error_of_the_first_process_alone_ends_the_job(program, tmp_path):
+    """Here a full disk: files may not grow beyond 4 KB, which stops the first checkpoint."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    result = program("train", *TRAIN, "--workers", 2, "--out", "run", preexec_fn=limit)
+    assert result.returncode == 2, result.stderr
+    assert "cannot write" in result.stderr
 
 
 def test_a_worker_that_cannot_begin_is_reported_with_its_words():

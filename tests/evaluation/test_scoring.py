@@ -157,3 +157,18 @@ def test_pictures_are_drawn():
     assert len(figure.axes[0].texts) == len(labels.unique())
     result = kshot.evaluate(kshot.NearestNeighbour(), digits, episodes=3)
     assert result_bars([result]).axes[0].get_xlabel() == "accuracy, %"
+
+
+@pytest.mark.parametrize("side", [32, 128])
+def test_an_encoder_that_looks_at_the_batch_is_never_cached(side):
+    """Also where a single image fills a forward."""
+
+    class Centred(nn.Module):
+        def forward(self, x):
+            z = x.mean((2, 3))
+            return z - z.mean(0)
+
+    x = torch.rand(12, 3, side, side)
+    split = kshot.Dataset.from_arrays(x, [i // 4 for i in range(12)])["test"]
+    learner = kshot.ProtoNet(Centred()).eval()
+    assert embedded(learner, split) == (learner, split)

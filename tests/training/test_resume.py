@@ -111,6 +111,11 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         train(kshot.ProtoNet(kshot.nn.MLP(8, hidden=(32,), norm=True)), tmp_path / "c")
 
 
+def test_weights_are_no_checkpoint(small_run):
+    with pytest.raises(CheckpointError, match="no checkpoint of this kshot"):
+        train(learner(), small_run / "weights.safetensors")
+
+
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04pickle"])
 def test_a_damaged_checkpoint_is_refused(tmp_path, content):
     (tmp_path / "c").write_bytes(content)

@@ -169,8 +169,6 @@ def warn_of_seen_classes(
     console: Console, runs: Sequence[Run], source: Source, request: Request
 ) -> None:
     """Say so where other data than the run's own hold classes of its meta-training."""
-    if request.dataset is None and not request.settings:
-        return
     for run in runs:
         trained = load_data(run.config)[run.config.train.split]
         if seen := seen_classes(trained, source):

@@ -94,6 +94,11 @@ def load_omniglot(
         raise unknown(
             "rotation convention", rotations, ["classes", "train", "class-per-task", "task", "none"]
         )
+    if protocol == "one-shot" and rotations == "task":
+        raise ConfigError(
+            "protocol='one-shot' keeps a task within an alphabet, rotations='task' within a turn: "
+            "choose rotations 'none' or 'train'."
+        )
     if ink not in ("bright", "dark"):
         raise ConfigError(f"ink={ink!r} is neither 'bright' nor 'dark'.")
     form = ImageFormat(size, 1, resize)

@@ -207,7 +207,7 @@ def _kind(split: Split) -> str:
 
 def join_splits(name: str, parts: Sequence[Split]) -> Split:
     """The classes of several splits of one data set as one split."""
-    if not parts or len({p.name for p in parts}) < 2:
+    if len(parts) < 2 or len({p.name for p in parts}) < len(parts):
         raise DataError(f"{name}: name two different splits that have classes.")
     first = parts[0]
     if all(p.x is first.x for p in parts):

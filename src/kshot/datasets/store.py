@@ -211,6 +211,7 @@ def _write(path: Path, items: Iterable[Item], by_content: bool) -> dict[str, Any
     unreadable: list[tuple[str, str]] = []
     held: list[tuple[bytes, Pixels]] = []
     shape: tuple[int, ...] = ()
+    last = ""
 
     with path.open("wb") as file:
 
@@ -228,8 +229,10 @@ def _write(path: Path, items: Iterable[Item], by_content: bool) -> dict[str, Any
                 continue
             if label not in sizes:
                 flush()
-                sizes[label], shape = 0, pixels.shape
+                last, sizes[label], shape = label, 0, pixels.shape
                 digest.update(label.encode())
+            if label != last:
+                raise ValueError(f"class {label!r} comes in two pieces")
             sizes[label] += 1
             mark = hashlib.sha256(pixels.data).digest()[:16]
             first = seen.setdefault(mark, (label, name))

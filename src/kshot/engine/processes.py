@@ -81,8 +81,8 @@ class Processes:
             yield
         except RuntimeError as error:
             raise WorkerError(
-                f"{_who_ended(self.started) or 'another process'}; what was trained so far is "
-                "kept: go on with `kshot train --resume`, with as many --workers as you like."
+                f"{_who_ended(self.started) or 'another process has ended'}; go on from the last "
+                "checkpoint by `kshot train --resume`, with as many --workers as you like."
             ) from error
 
 
@@ -139,6 +139,7 @@ def local_workers(count: int, command: Sequence[str]) -> Iterator[Processes]:
             RENDEZVOUS: str(file),
             "WORLD_SIZE": str(count),
             "OMP_NUM_THREADS": "1",
+            "PYTHONSAFEPATH": "1",  # `-m` would put the current folder before the packages
         }
         started = []
         try:
@@ -160,7 +161,7 @@ def local_workers(count: int, command: Sequence[str]) -> Iterator[Processes]:
             if dist.is_initialized():
                 dist.destroy_process_group()
             for process in started:
-                process.terminate()
+                process.kill()  # in an exchange it is deaf to gentler signals; it owns no file
             for process in started:
                 process.wait()
             torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -188,5 +189,6 @@ def source_commit() -> str | None:
 
 def command() -> str:
     """The command line; of absolute paths the last part, since the rest is this machine's."""
-    arguments = (Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])
-    return " ".join([Path(sys.argv[0]).name, *arguments])
+    arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:]]
+    program = Path(sys.argv[0]).name
+    return shlex.join(["kshot" if program == "__main__.py" else program, *arguments])

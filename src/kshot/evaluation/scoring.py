@@ -199,11 +199,12 @@ def embedded(
         return learner, source
     parts = []
     for split in source.sources:
-        features = embed_split(learner, split)
-        alone = learner.embed(_rows(split, slice(0, 1)).to(device_of(learner)))[0][0].cpu()
-        if not torch.allclose(features[:1], alone, rtol=1e-3, atol=1e-4):
+        alone, both = (
+            learner.embed(_rows(split, slice(0, n)).to(device_of(learner)))[0][0] for n in (1, 2)
+        )
+        if not torch.allclose(both[:1], alone, rtol=1e-3, atol=1e-4):
             return learner, source
-        parts.append(split.with_x(features))
+        parts.append(split.with_x(embed_split(learner, split)))
     twin = on_features(learner)
     if isinstance(source, Mixture):
         return twin, replace(source, sources=tuple(parts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from rich.progress import Progress
@@ -40,11 +40,11 @@ def evaluate_all(
     name = type(learner).__name__
     device = next(learner.parameters()).device
     baselines = [(label, method.to(device)) for label, method in _baselines(config, shape)]
-    asked = Counter[str]()
+    asked = Counter[Hashable]()
     for e, source in targets:
-        asked[source.fingerprint] += examples_asked(e.spec, e.episodes)
+        asked[_content(source)] += examples_asked(e.spec, e.episodes)
     # Each split is embedded once for each method, whatever the number of evaluations on it.
-    seen: dict[tuple[str, str, bool | None], tuple[MetaLearner, Source]] = {}
+    seen: dict[Hashable, tuple[MetaLearner, Source]] = {}
     results = []
     jobs = [
         (e, source, label, method)
@@ -53,16 +53,23 @@ def evaluate_all(
     ]
     with Progress(disable=not progress, transient=True) as bar:
         for e, source, label, method in bar.track(jobs, description="evaluating"):
-            key = (label, source.fingerprint, e.transductive)
+            key = (label, _content(source), e.transductive)
             if key not in seen:
                 seen[key] = stated(method, e), source
                 if isinstance(source, (Split, Mixture)):
-                    seen[key] = embedded(seen[key][0], source, asked[source.fingerprint])
+                    seen[key] = embedded(seen[key][0], source, asked[_content(source)])
             found = _evaluate(e, *seen[key], label)
             steps = meta_steps if label == name else 0
             seeds = () if label == RAW_BASELINE else (config.seed,)
             results += [replace(r, meta_steps=steps, training_seeds=seeds) for r in found]
     return results
+
+
+def _content(source: Source) -> Hashable:
+    """What the learner gets to see; the same stored images may be prepared in two ways."""
+    if isinstance(source, (Split, Mixture)):
+        return tuple((split.fingerprint, split.prepare) for split in source.sources)
+    return source.fingerprint
 
 
 def stated(learner: MetaLearner, target: EvaluationConfig) -> MetaLearner:

@@ -48,7 +48,7 @@ def run_seeds(
         KshotError: as `run`.
     """
     plan = {"config": config.model_dump(mode="json"), "count": count}
-    if not resume and folder.exists():
+    if rank == 0 and not resume and folder.exists():
         raise CheckpointError(f"{folder} already exists: choose another --out or remove it.")
     if resume and (folder / RESULTS).exists():
         raise CheckpointError(f"{folder} has finished: see {folder / 'report.html'}.")
@@ -67,7 +67,7 @@ def run_seeds(
             outcome = run(
                 config.model_copy(update={"seed": seed}),
                 part,
-                resume=part.exists(),
+                resume=(part / "run.json").exists(),
                 ready=begin,
                 rank=rank,
                 **options,
@@ -76,8 +76,10 @@ def run_seeds(
             if history.stopped == "interrupted":
                 return outcome
         found.append(results)
+    if rank > 0:
+        return Outcome(folder, history, [])
     joined = [over_seeds(group) for group in zip(*found, strict=True)]
-    if rank == 0 and joined:
+    if joined:
         _report(folder, config, joined, count)
         write_json(folder / RESULTS, [r.as_dict() for r in joined])
     return Outcome(folder, history, joined)

@@ -135,6 +135,11 @@ class TrainingState:
             CheckpointError: if it is damaged, does not fit, or belongs to another training.
         """
         words = read_words(path)
+        if words.get("format") != CHECKPOINT_FORMAT:
+            raise CheckpointError(
+                f"{path} is no checkpoint of this kshot (format {words.get('format')}, not "
+                f"{CHECKPOINT_FORMAT}): start anew with another file."
+            )
         for name, value in json.loads(json.dumps(dict(settings))).items():
             if (before := words["settings"].get(name)) != value:
                 raise CheckpointError(
@@ -211,7 +216,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str, 
     Raises:
         CheckpointError: if it cannot be written.
     """
-    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     with atomic(path) as temporary:
         try:
             save_file(plain, str(temporary), {"kshot": json.dumps(words)})

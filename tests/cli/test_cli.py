@@ -111,6 +111,10 @@ BAD = {
     "no query": (["train", "--set", "train.query=0", *SMALL], "at least 1 per class"),
     "negative clip": (["train", "--set", "train.clip=-1"], "greater than 0"),
     "no patience": (["train", "--set", "validation.patience=0"], "greater than or equal to 1"),
+    "patience without validation": (
+        ["train", *SMALL, "--set=train.split=train+val", "--set=validation.patience=2"],
+        "no effect",
+    ),
     "negative steps": (["train", "--set", "train.steps=-1"], "greater than or equal to 1"),
     "infinite rate": (["train", "--set", "train.lr=inf"], "finite"),
     "negative test steps": (

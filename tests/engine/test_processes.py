@@ -134,6 +134,13 @@ def test_bad_sharing(program, tmp_path, case):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("around", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "two", "RANK": "0"}])
+def test_a_broken_environment_is_one_line(program, around):
+    result = program("train", *TRAIN, "--out", "run", env=os.environ | around)
+    assert result.returncode == 2, result.stderr
+    assert "is no number" in result.stderr
+
+
 def test_a_port_in_use_is_one_line(program):
     """As with several machines, where the meeting point is set by hand."""
     import socket

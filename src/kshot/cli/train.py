@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +18,7 @@ from kshot.engine.processes import (
     from_environment,
     join_processes,
     local_workers,
+    own_rank,
 )
 from kshot.errors import ConfigError
 from kshot.training.build import pick_device
@@ -46,7 +46,7 @@ def train(
     quiet: bool,
 ) -> None:
     """Read the recipe or the stopped run, run it, show the table and what to do next."""
-    rank = int(os.environ.get("RANK", "0")) if from_environment() else 0
+    rank = own_rank()
     console = Console(highlight=False, quiet=rank > 0)
     if resume is not None:
         if recipe or settings or out or seed is not None or seeds > 1:

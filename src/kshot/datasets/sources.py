@@ -135,6 +135,8 @@ class Split:
         if self.source_fingerprint is not None:
             return self.source_fingerprint
         digest = hashlib.sha256(repr(self.sizes).encode())
+        if self.variants or self.within or self.aligned:
+            digest.update(repr((self.variants, self.within, self.aligned)).encode())
         parts = self.x if isinstance(self.x, dict) else {"": self.x}
         for name in sorted(parts):
             tensor = parts[name].detach().cpu()

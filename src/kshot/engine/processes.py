@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,9 @@ from torch import Tensor
 from kshot.errors import ConfigError, WorkerError
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(minutes=10)
+"""For a process that neither answers nor ends."""
 
 RENDEZVOUS = "KSHOT_RENDEZVOUS"
 """Environment variable by which a worker that kshot has started finds the others."""
@@ -91,7 +95,22 @@ ALONE = Processes()
 
 def from_environment() -> bool:
     """Whether this process was started as one of several, by `torchrun` or by `local_workers`."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return "WORLD_SIZE" in os.environ and _number("WORLD_SIZE") > 1
+
+
+def own_rank() -> int:
+    """This process's number among those of the environment; 0 where it is alone."""
+    return _number("RANK") if from_environment() else 0
+
+
+def _number(variable: str) -> int:
+    try:
+        return int(os.environ[variable])
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f"{variable}={os.environ.get(variable)!r} is no number, but WORLD_SIZE says that there "
+            "are several processes: start them by torchrun, or unset WORLD_SIZE."
+        ) from error
 
 
 @contextmanager
@@ -101,14 +120,18 @@ def join_processes() -> Iterator[Processes]:
     Raises:
         ConfigError: if they cannot be met, for example because the port is in use.
     """
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, size = _number("RANK"), _number("WORLD_SIZE")
     file = os.environ.get(RENDEZVOUS)
     if file is not None:
         torch.set_num_threads(1)
         Path(f"{file}.{rank}").touch()
     try:
         dist.init_process_group(
-            "gloo", init_method=f"file://{file}" if file else "env://", rank=rank, world_size=size
+            "gloo",
+            init_method=f"file://{file}" if file else "env://",
+            rank=rank,
+            world_size=size,
+            timeout=PATIENCE,
         )
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
@@ -155,8 +178,16 @@ def local_workers(count: int, command: Sequence[str]) -> Iterator[Processes]:
                 started.append(process)
             _wait_until_ready(file, started)
             torch.set_num_threads(1)
-            dist.init_process_group("gloo", init_method=f"file://{file}", rank=0, world_size=count)
-            yield Processes(0, count, started)
+            group = Processes(0, count, started)
+            with group._blaming():
+                dist.init_process_group(
+                    "gloo",
+                    init_method=f"file://{file}",
+                    rank=0,
+                    world_size=count,
+                    timeout=PATIENCE,
+                )
+            yield group
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()

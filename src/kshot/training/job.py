@@ -91,6 +91,11 @@ def run(
         KshotError: for impossible settings, before anything is written; for a run that diverges,
             whose last good weights stay.
     """
+    if config.train.split != "train" and config.validation.patience is not None:
+        raise ConfigError(
+            f"validation.patience has no effect where train.split is {config.train.split!r}, which "
+            "leaves nothing to validate on: leave it out."
+        )
     data = load_data(config)
     shape = task_shape(config, data)
     learner = make_learner(config, shape).to(device)
@@ -142,8 +147,11 @@ def _validation(config: RunConfig, data: Dataset) -> FrozenEpisodes | None:
 def _target(evaluation: EvaluationConfig, config: RunConfig, data: Dataset) -> Source:
     """The source of an evaluation, checked before any training."""
     part = evaluation.dataset
-    same = part is None or (part.name == data.name and not part.options)
-    source = (data if same or part is None else load(part.name, **part.options))[evaluation.split]
+    own = {p.name: p.options for p in config.datasets}
+    if part is None or (list(own) == [part.name] and not part.options):
+        source = data[evaluation.split]
+    else:
+        source = load(part.name, **{**own.get(part.name, {}), **part.options})[evaluation.split]
     evaluation.spec.check(source)
     return source
 
@@ -192,7 +200,7 @@ def _train(
     progress: bool = False,
 ) -> History:
     first = processes.rank == 0
-    with _tensorboard(out.path) if first else nullcontext(lambda row: None) as log:
+    with _tensorboard(out) if first else nullcontext(lambda row: None) as log:
 
         def on_row(row: Row, improved: bool) -> None:
             out.log(row)
@@ -217,14 +225,16 @@ def _train(
 
 
 @contextmanager
-def _tensorboard(folder: Path) -> Iterator[Callable[[Row], None]]:
+def _tensorboard(out: RunFolder) -> Iterator[Callable[[Row], None]]:
     """Logs rows to TensorBoard where it is installed, else nowhere."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         yield lambda row: None
         return
-    writer = SummaryWriter(str(folder / "tensorboard"))
+    # What was logged after the checkpoint comes again.
+    again = out.steps + 1 if out.started else None
+    writer = SummaryWriter(str(out.path / "tensorboard"), purge_step=again)
 
     def log(row: Row) -> None:
         for name in ("loss", "lr", "validation"):

@@ -97,7 +97,7 @@ class RunFolder:
                 f"{path} has finished: see {path / 'report.html'}, or `kshot evaluate {path}`."
             )
         folder = cls(path)
-        rows = read_words(folder.checkpoint)["history"]["rows"] if folder.started else []
+        rows = folder._history["rows"] if folder.started else []
         write_text(path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
         return folder
 
@@ -110,6 +110,16 @@ class RunFolder:
     def started(self) -> bool:
         """Whether there is a checkpoint to go on from."""
         return self.checkpoint.exists()
+
+    @property
+    def steps(self) -> int:
+        """Outer steps behind the checkpoint."""
+        return int(self._history["steps"])
+
+    @property
+    def _history(self) -> dict[str, Any]:
+        history: dict[str, Any] = read_words(self.checkpoint)["history"]
+        return history
 
     def save(self, learner: MetaLearner, meta_steps: int) -> None:
         """Write the weights and the number of outer steps behind them."""

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import kshot
 from kshot.errors import CheckpointError
 from kshot.testing import gaussians
+from kshot.training.train import _validate
 from tests.conftest import SMALL
 
 STEPS = 60
@@ -45,6 +46,19 @@ class CrashError(Exception):
     pass
 
 
+def fail_at_call(number):
+    """The real validation, but for one call."""
+    calls = []
+
+    def validate(*arguments):
+        calls.append(1)
+        if len(calls) == number:
+            raise CrashError
+        return _validate(*arguments)
+
+    return validate
+
+
 def crash_at(step):
     def on_row(row, best):
         if row.step == step:
@@ -65,6 +79,21 @@ def test_a_crashed_training_goes_on_bit_for_bit(tmp_path, optimizer):
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert [r.step for r in again.rows] == [r.step for r in history.rows]
     assert [r.loss for r in again.rows] == [r.loss for r in history.rows]
+
+
+def test_a_training_cut_off_in_a_validation_repeats_it(tmp_path, monkeypatch):
+    validation = kshot.FrozenEpisodes(gaussians()["test"], kshot.EpisodeSpec(5, 1, 5), 20)
+    whole, resumed = learner(), learner()
+    history = train(whole, validation=validation)
+    with monkeypatch.context() as patch:
+        patch.setattr("kshot.training.train._validate", fail_at_call(2))
+        with pytest.raises(CrashError):
+            train(learner(), tmp_path / "c", validation=validation)
+    again = train(resumed, tmp_path / "c", validation=validation)
+    assert [(r.step, r.loss, r.lr, r.validation) for r in again.rows] == [
+        (r.step, r.loss, r.lr, r.validation) for r in history.rows
+    ]
+    assert all(map(torch.equal, whole.state_dict().values(), resumed.state_dict().values()))
 
 
 def test_dropout_goes_on_where_it_was(tmp_path):

@@ -90,6 +90,7 @@ class TrainingState:
         best: the weights to end with.
         history: so far.
         smooth: the smoothed loss.
+        rate: the learning rate of the last step.
     """
 
     learner: nn.Module
@@ -98,6 +99,7 @@ class TrainingState:
     best: Best
     history: History
     smooth: float = 0.0
+    rate: float = 0.0
 
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Write everything into one safetensors file, atomically.
@@ -119,6 +121,7 @@ class TrainingState:
             "scheduler": self.scheduler.state_dict(),
             "history": asdict(self.history),
             "smooth": self.smooth,
+            "rate": self.rate,
             "best": [self.best.step, self.best.score],
         }
         tensors = {"rng": torch.get_rng_state()} | moments
@@ -156,7 +159,7 @@ class TrainingState:
             rows = [Row(**row) for row in words["history"].pop("rows")]
             self.history = History(rows, **words["history"])
             self.history.stopped = None
-            self.smooth = words["smooth"]
+            self.smooth, self.rate = words["smooth"], words["rate"]
             self.best.step, self.best.score = words["best"]
             torch.set_rng_state(tensors["rng"])
             if "rng/cuda" in tensors and torch.cuda.is_available():

@@ -156,9 +156,12 @@ def meta_train(
     started = time.perf_counter() - history.seconds
     log_every = max(1, steps // LOG_POINTS)
 
-    def settle(step: int, rate: float, *, due: bool, judged: bool = True) -> None:
+    def is_due(step: int) -> bool:
+        return step % validate_every == 0 or step == steps
+
+    def settle(*, due: bool, judged: bool = True) -> None:
         """Log a row; where it is due, validate (if `judged`) and keep the best weights."""
-        row = Row(step, state.smooth, rate, time.perf_counter() - started)
+        row = Row(history.steps, state.smooth, state.rate, time.perf_counter() - started)
         if due and judged and validation is not None:
             history.metric, row.validation, row.interval = _validate(learner, validation, processes)
         improved = due and best.offer(learner, row, history.metric)
@@ -170,11 +173,14 @@ def meta_train(
     def keep_unjudged() -> None:
         """Where nothing has been validated, keep the weights of the last step; they are finite."""
         if history.steps and (best.step == 0 or validation is None):
-            settle(history.steps, 0.0, due=True, judged=False)
+            settle(due=True, judged=False)
 
     with _bar(steps, history.steps, progress) as tell, stop_on_signals() as stop:
         try:
             learner.train()
+            settled = history.rows[-1].step if history.rows else 0
+            if settled < history.steps and is_due(history.steps):  # it was cut off in a validation
+                settle(due=True)
             for step in range(history.steps, steps):
                 if _out_of_patience(history, patience, validate_every):
                     history.stopped = f"no better validation in {patience} checks"
@@ -182,7 +188,7 @@ def meta_train(
                 first = step * meta_batch
                 index = processes.share(range(first, first + meta_batch))
                 episode = augment(draw(source, spec, seed, index), augmentations, seed)
-                rate = float(scheduler.get_last_lr()[0])
+                state.rate = float(scheduler.get_last_lr()[0])
                 try:
                     loss, asked = outer_step(
                         learner,
@@ -202,9 +208,11 @@ def meta_train(
                 weight = SMOOTHING if step else 0.0
                 state.smooth = weight * state.smooth + (1 - weight) * loss
                 history.steps, history.seconds = step + 1, time.perf_counter() - started
-                due = (step + 1) % validate_every == 0 or step + 1 == steps
+                due = is_due(step + 1)
+                if due:
+                    keeper.save(now=True)  # a validation takes long, and may be cut off
                 if due or (step + 1) % log_every == 0:
-                    settle(step + 1, rate, due=due)
+                    settle(due=due)
                 keeper.save(now=due or asked)
                 tell(history, state.smooth)
                 if asked and step + 1 < steps:

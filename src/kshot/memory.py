@@ -12,8 +12,8 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> None:
     """Let this process reuse large blocks instead of giving them back to the system at once.
 
-    With glibc's defaults every large tensor is mapped and cleared page by page whenever it is made:
-    a third of the time of a step on a CPU. Elsewhere than on Linux nothing is done.
+    With glibc's defaults every large tensor is mapped and cleared page by page whenever it is
+    made, which costs a good part of a step on a CPU. Elsewhere than on Linux nothing is done.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,6 +1,7 @@
 """Keep the record of a run, or of the runs that chose a recipe's settings on meta-validation.
 
 python benchmarks/record.py RUN NAME                     -> benchmarks/results/NAME.json
+                                                            (RUN: also a folder of several seeds)
 python benchmarks/record.py --selection RECIPE RUN ...   -> benchmarks/selection/RECIPE.json
 """
 
@@ -13,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kshot.cli.evaluate import load_runs
 from kshot.files import write_json
-from kshot.training import load_run
 from kshot.training.config import RunConfig, read_recipe
 from kshot.training.run import read_config
 
@@ -29,16 +30,18 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 def record(run: str, name: str) -> None:
     """Write what the run folder says, without the weights."""
     folder = Path(run)
-    loaded = load_run(folder)
-    rows = rows_of(folder)
+    loaded = load_runs(folder)
+    metrics = [rows_of(one.folder) for one in loaded]
     written = {
         "name": name,
-        "config": loaded.config.model_dump(mode="json"),
-        "meta_steps_run": rows[-1]["step"],
-        "meta_steps_kept": loaded.meta_steps,
-        "training_seconds": round(rows[-1]["seconds"]),
+        "config": loaded[0].config.model_dump(mode="json"),
+        "meta_steps_run": max(rows[-1]["step"] for rows in metrics),
+        "meta_steps_kept": [one.meta_steps for one in loaded],
+        "training_seconds": round(sum(rows[-1]["seconds"] for rows in metrics)),
         "processor": platform.machine(),
-        "validation": [r for r in rows if r["validation"] is not None][-30:],
+        "validation": [
+            [row for row in rows if row["validation"] is not None][-30:] for rows in metrics
+        ],
         "results": json.loads((folder / "results.json").read_text()),
     }
     write_json(HERE / "results" / f"{name}.json", written)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kshot.evaluation import show
+from kshot.evaluation.record import with_options
 from kshot.training.config import recipe_names
 
 ROOT = Path(__file__).parent.parent
@@ -78,71 +79,93 @@ def selections() -> dict[str, str]:
 
 
 def summary(record: Record) -> str:
-    """One row for each task, one column for each method: for a first look."""
+    """A row for each kind of tasks, a column for each method and protocol: for a first look."""
     rows = record["results"]
-    names = list(dict.fromkeys(r["name"] for r in rows))
-    lines = [f"| unseen tasks | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
-    for group in dict.fromkeys((r["source"], r["task"]) for r in rows):
-        cells = [
-            show(r["metric"], r["mean"], r["interval"])
+    methods = list(dict.fromkeys((r["name"], protocol(r)) for r in rows))
+    heads = [f"{name}, {kind}" for name, kind in methods]
+    lines = [f"| unseen tasks | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    for group in dict.fromkeys(tasks(r) for r in rows):
+        scores = {
+            (r["name"], protocol(r)): show(r["metric"], r["mean"], r["interval"])
             for r in rows
-            if (r["source"], r["task"]) == group
-        ]
+            if tasks(r) == group
+        }
+        cells = [scores.get(method, "–") for method in methods]
         cells[0] = f"**{cells[0]}**"
-        lines.append(f"| {group[0]}, {group[1]} | {' | '.join(cells)} |")
+        lines.append(f"| {group} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def tasks(result: Record) -> str:
+    """Data set, split, options, way, shot and queries, as people read them."""
+    query = result["spec"]["query"]
+    where = with_options(result["source"], result.get("options", {}))
+    return f"{where}, {result['task']}, {query} {'query' if query == 1 else 'queries'}"
+
+
+def protocol(result: Record) -> str:
+    """`transductive` or `inductive`."""
+    return "transductive" if result["transductive"] else "inductive"
+
+
+def columns(result: Record, score: str) -> str:
+    """The score in the column of its protocol, the first one being the inductive."""
+    return f"– | {score}" if result["transductive"] else f"{score} | –"
 
 
 def full(record: Record) -> str:
     """Every result with its protocol, the paper's value beside it, and how to get it again."""
     lines = [
         "| unseen tasks | method | inductive | transductive | published, and its protocol | extra "
-        "| episodes, queries, hash |",
+        "| episodes, hash |",
         "|---|---|---|---|---|---|---|",
     ]
     for r in record["results"]:
         score = show(r["metric"], r["mean"], r["interval"])
         if r.get("seed_std") is not None:
             score += f"; {len(r['training_seeds'])} seeds ± {show(r['metric'], r['seed_std'])}"
-        columns = ("–", score) if r["transductive"] else (score, "–")
         extra = ", ".join(f"{k} {v:.3f}" for k, v in r["extra"].items()) or "–"
         lines.append(
-            f"| {r['source']}, {r['task']} | {r['name']} | {' | '.join(columns)} "
+            f"| {tasks(r)} | {r['name']} | {columns(r, score)} "
             f"| {published(record['name'], r)} | {extra} "
-            f"| {r['episodes']}, {r['spec']['query']}, `{r['episode_hash']}` |"
+            f"| {r['episodes']}, `{r['episode_hash']}` |"
         )
     first, train = record["results"][0], record["config"]["train"]
+    seeds = first.get("training_seeds") or record["config"]["seed"]
     versions = ", ".join(f"{k} {v}" for k, v in first["versions"].items())
     final = train.get("split", "train") != "train"
     lines += [
         "",
-        f"`{first['command']}`: seed {record['config']['seed']}, "
+        f"`{first['command']}`: seed {listed(seeds)}, "
         f"{record['meta_steps_run']} meta-steps in {record['training_seconds']} s, "
         + (
             f"meta-trained on {train['split']}, the last weights kept"
             if final
-            else f"weights of step {record['meta_steps_kept']} kept by validation"
+            else f"weights of step {listed(record['meta_steps_kept'])} kept by validation"
         )
         + f"; commit `{first['commit']}`; {versions}.",
     ]
     return "\n".join(lines)
 
 
+def listed(numbers: int | list[int]) -> str:
+    """One number, or several with commas."""
+    return ", ".join(map(str, numbers)) if isinstance(numbers, list) else str(numbers)
+
+
 def overview(found: dict[str, Record]) -> str:
     """Every result that a paper has published too, in one row: for a first look."""
     lines = [
-        "| unseen tasks | method | | kshot | published, and its protocol |",
+        "| unseen tasks | method | inductive | transductive | published, and its protocol |",
         "|---|---|---|---|---|",
     ]
     recipes = recipe_names()
     for name, record in found.items():
         for r in record["results"] if name in recipes else ():
             if (paper := published(name, r)) != "–":
-                kind = "transductive" if r["transductive"] else "inductive"
-                score = show(r["metric"], r["mean"], r["interval"])
+                score = f"**{show(r['metric'], r['mean'], r['interval'])}**"
                 lines.append(
-                    f"| {r['source']}, {r['task']} | {r['name']} (`{name}`) | {kind} "
-                    f"| **{score}** | {paper} |"
+                    f"| {tasks(r)} | {r['name']} (`{name}`) | {columns(r, score)} | {paper} |"
                 )
     return "\n".join(lines)
 

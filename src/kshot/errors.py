@@ -38,9 +38,9 @@ class WorkerError(KshotError):
     """Another process of the job that has ended."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
+def unknown(kind: str, name: object, known: Iterable[str]) -> ConfigError:
     """The error for a name that is not among the known ones, with the nearest of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(str(name), names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "choose one of these."
     return ConfigError(f"no {kind} is called {name!r}; known: {', '.join(names) or 'none'}: {hint}")

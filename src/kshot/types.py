@@ -22,6 +22,11 @@ Features = Any
 T = TypeVar("T")
 
 
+def is_whole(value: object, least: int) -> bool:
+    """Whether the value is a whole number of at least `least`; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def map_features(fn: Callable[[Tensor], Tensor], x: Features) -> Features:
     """Apply `fn` to the tensor, or to each tensor of the dict."""
     return {k: fn(v) for k, v in x.items()} if isinstance(x, dict) else fn(x)

@@ -93,10 +93,22 @@ def test_bad_splits(splits, says):
 def test_unknown_names_teach():
     with pytest.raises(ConfigError, match="did you mean 'glyphs'"):
         kshot.load("glyph")
+    with pytest.raises(ConfigError, match="no data set is called 3"):
+        kshot.load(3)
+    with pytest.raises(ConfigError, match="no split of digits is called '0'"):
+        kshot.load("digits")[0]
     with pytest.raises(ConfigError, match="known: flat"):
         kshot.load("digits", size=3)
     with pytest.raises(ConfigError, match=r"split of digits.*known: test"):
         kshot.load("digits")["train"]
+
+
+def test_data_sets_and_splits_print_as_one_line():
+    x, y = arrays(classes=20)
+    data = kshot.Dataset.from_arrays(x, y, splits={"train": 0.6, "test": 0.4})
+    assert repr(data) == "<Dataset arrays: train (12 classes), test (8 classes)>"
+    assert repr(data["test"]) == "<Split arrays/test: 8 classes, 40 examples (3,)>"
+    assert repr(kshot.load("sinusoid")) == "<Dataset sinusoid: train, val, test>"
 
 
 def test_one_family_in_two_splits_is_refused():

@@ -46,7 +46,7 @@ def test_options_reach_the_images(cache, tmp_path, make_images):
     assert torch.allclose(x[10, 0], expected)
 
 
-@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "dev", "Val", "VALIDATION"])
 def test_split_folders(cache, tmp_path, make_images, val):
     names = [
         f"{s}/{c}/{i}.png" for s, c in (("train", "a"), ("train", "b"), (val, "c")) for i in "12"
@@ -83,6 +83,30 @@ def test_a_changed_file_is_noticed(cache, tmp_path, make_images):
     assert prints(kshot.load("folder", **options)) not in (before, changed)
 
 
+def test_a_new_photo_leaves_the_episodes_of_other_splits(cache, tmp_path, make_images):
+    names = [f"{c}/{i}.png" for c in ("Train/a", "Train/b", "TEST/c", "TEST/d") for i in "12"]
+    mine = make_images(tmp_path / "mine", *names)
+    train, test = prints(kshot.load("folder", path=str(mine), size=8))
+    make_images(mine, "Train/b/3.png")
+    again = prints(kshot.load("folder", path=str(mine), size=8))
+    assert again[0] != train
+    assert again[1] == test
+    (mine / "TEST" / "c" / "1.png").unlink()
+    assert prints(kshot.load("folder", path=str(mine), size=8, min_examples=1))[1] != test
+
+
+def test_files_of_other_kinds_are_reported_at_each_load(cache, tmp_path, make_images):
+    mine = make_images(tmp_path / "mine", *TEN)
+    for name in ("class0/b.HEIC", "class1/c.heic", "class2/d.avif"):
+        (mine / name).write_bytes(b"x")
+    for _ in range(2):
+        with pytest.warns(
+            UserWarning, match=r"3 file.* \(.heic: 2, .avif: 1\) .*class0/b.HEIC: save photos as"
+        ):
+            assert kshot.load("folder", path=str(mine))["train"].x.shape[0] == 30
+
+
+@pytest.mark.filterwarnings("error")
 def test_other_files_are_ignored(cache, tmp_path, make_images):
     mine = make_images(tmp_path / "mine", *TEN, "class0/.hidden.png", ".git/a/b/c.png")
     (mine / "README.txt").write_text("about")
@@ -168,6 +192,11 @@ def test_paths_that_are_refused(cache, tmp_path):
         ({"splits": {}}, ConfigError, "give each split its fraction"),
         ({"splits": {"train": ["class0"]}}, ConfigError, "give each split its fraction"),
         ({"splits": "train"}, ConfigError, "give each split its fraction"),
+        ({"splits": {"test": True}}, ConfigError, "give each split its fraction"),
+        ({"splits": {"foo": 1}}, ConfigError, "no split is called 'foo'; known: test, train, val"),
+        ({"seed": -1}, ConfigError, "seed=-1: give a whole number from 0"),
+        ({"seed": 1.5}, ConfigError, "seed=1.5"),
+        ({"skip_unreadable": "maybe"}, ConfigError, "'maybe' is neither true nor false"),
         ({"min_examples": 0}, ConfigError, "min_examples=0"),
         ({"size": 0}, ConfigError, "size=0"),
         ({"pathh": "x"}, ConfigError, "did you mean 'path'"),

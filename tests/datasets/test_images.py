@@ -46,9 +46,10 @@ def test_all_kinds_of_files(kind):
     assert np.abs(pixels[:, 4, 4].astype(int) - [200, 100, 0]).max() <= 4
 
 
-def test_16_bits_are_scaled_and_not_cut_off():
-    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
-    pixels = ImageFormat(8, channels=1).decode(encoded(Image.fromarray(ramp)))
+@pytest.mark.parametrize(("kind", "dtype"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2")])
+def test_16_bits_are_scaled_and_not_cut_off(kind, dtype):
+    ramp = np.linspace(0, 65535, 64).astype(dtype).reshape(8, 8)
+    pixels = ImageFormat(8, channels=1).decode(encoded(Image.fromarray(ramp), kind))
     assert np.abs(pixels[0].astype(float) - ramp / 257).max() <= 1
     assert pixels.max() == 255
     assert len(np.unique(pixels)) == 64
@@ -142,9 +143,10 @@ def test_truncated_files(kind):
     ("data", "says"),
     [
         (b"", "zero bytes"),
-        (b"hello", "cannot identify"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EOF\n", "cannot identify"),
-        (encoded(Image.new("F", (8, 8)), "TIFF"), "floating-point"),
+        (b"hello", "none of PNG, JPEG, .*or cut short"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EOF\n", "none of PNG, JPEG"),
+        (encoded(Image.new("F", (8, 8)), "TIFF"), "pixels of 32 bits"),
+        (encoded(Image.new("I", (8, 8), 70_000), "TIFF"), "pixels of 32 bits"),
     ],
 )
 def test_files_that_are_no_usable_image(data, says):
@@ -169,7 +171,14 @@ def test_a_decompression_bomb_is_not_unpacked():
 
 @pytest.mark.parametrize(
     "options",
-    [{"size": 0}, {"size": 5000}, {"size": "84"}, {"channels": 4}, {"resize": "cubic"}],
+    [
+        {"size": 0},
+        {"size": 5000},
+        {"size": "84"},
+        {"size": True},
+        {"channels": 4},
+        {"resize": "cubic"},
+    ],
 )
 def test_impossible_formats(options):
     with pytest.raises(ConfigError, match=next(iter(options))):

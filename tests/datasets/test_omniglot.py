@@ -1,5 +1,7 @@
 """Omniglot's protocols, rotations and pixels are those of the papers."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -143,6 +145,22 @@ def test_half_a_copy_is_refused(small, cache):
         kshot.load("omniglot", path=str(small))
 
 
+def test_a_single_archive_is_refused(small, cache, tmp_path, pack):
+    archive = pack(small / "images_background", tmp_path / "images_background.zip")
+    with pytest.raises(DataError, match=r"a file, but .* and images_evaluation: give the folder"):
+        kshot.load("omniglot", path=str(archive))
+
+
+def test_another_copy_has_its_own_pixels(small, cache):
+    other = shutil.copytree(small, small.with_name("other"))
+    Image.new("1", (28, 28)).save(next((other / "images_evaluation").rglob("*.png")))
+    x, y = (
+        kshot.load("omniglot", protocol="background-evaluation", path=str(path))["test"].x
+        for path in (small, other)
+    )
+    assert not torch.equal(x, y)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -151,6 +169,8 @@ def test_half_a_copy_is_refused(small, cache):
         ({"ink": "red"}, "neither 'bright' nor 'dark'"),
         ({"resize": "cubic"}, "resize='cubic' is none of"),
         ({"sise": 28}, "did you mean 'size'"),
+        ({"seed": 1}, "seed=1 has no meaning for protocol='vinyals'"),
+        ({"protocol": "random-1200", "seed": -1}, "seed=-1: give a whole number"),
     ],
 )
 def test_unknown_options(cache, options, says):

@@ -6,7 +6,14 @@ import zipfile
 import pytest
 
 from kshot.datasets import raw
-from kshot.datasets.raw import UnreadableError, class_lists, locate, raw_files, read_table
+from kshot.datasets.raw import (
+    UnreadableError,
+    class_lists,
+    copy_mark,
+    locate,
+    raw_files,
+    read_table,
+)
 from kshot.errors import DataError
 
 
@@ -149,6 +156,15 @@ def test_a_bomb_by_one_member_is_refused(tmp_path, monkeypatch):
         pass
 
 
+def test_an_encrypted_archive_says_so(tmp_path):
+    path = archive_of(tmp_path / "a.zip", {"x.png": b"x"})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # the flag in the archive's directory
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"a.zip is encrypted: unpack it"), raw_files(path):
+        pass
+
+
 def test_errors_of_the_reader_are_not_blamed_on_the_archive(tmp_path):
     path = archive_of(tmp_path / "a.zip", {"x.png": b"x"})
     with pytest.raises(OSError, match="mine"), raw_files(path):
@@ -168,6 +184,32 @@ def test_locate_prefers_the_given_path(tmp_path, monkeypatch):
         locate(str(tmp_path / "mine"), "c", "d")
     with pytest.raises(DataError, match="there is nothing at"):
         locate(str(tmp_path / "other"), "a")
+    with pytest.raises(DataError, match="b is a file: give the folder"):
+        locate(str(tmp_path / "mine" / "b"), "b")
+
+
+def test_a_wrong_kshot_data_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("KSHOT_DATA", str(tmp_path / "missing"))
+    with pytest.raises(DataError, match=r"KSHOT_DATA names .*missing, which is no folder"):
+        locate(None, "a")
+    assert locate(str(write(tmp_path / "mine", b="")), "b") == tmp_path / "mine" / "b"
+
+
+def test_a_folder_without_files_is_not_there(tmp_path, monkeypatch):
+    (tmp_path / "a" / "deeper").mkdir(parents=True)
+    monkeypatch.setenv("KSHOT_DATA", str(tmp_path))
+    assert locate(None, "a") is None
+    write(tmp_path / "a" / "deeper", x="")
+    assert locate(None, "a") == tmp_path / "a"
+
+
+def test_a_replaced_copy_has_another_mark(tmp_path):
+    assert copy_mark(None) is None
+    (tmp_path / "copy").write_text("one")
+    first = copy_mark(tmp_path / "copy")
+    assert copy_mark(tmp_path / "copy") == first
+    os.utime(tmp_path / "copy", ns=(1, 1))
+    assert copy_mark(tmp_path / "copy") != first
 
 
 @pytest.mark.parametrize(

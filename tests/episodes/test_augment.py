@@ -45,6 +45,12 @@ def test_only_images():
         augment(vectors, [random_flip()])
 
 
+@pytest.mark.parametrize("changes", [["flip"], "flip", random_flip(), [random_flip(), 3]])
+def test_only_functions(changes):
+    with pytest.raises(EpisodeError, match=r"give a list of functions .*\[random_flip\(\)\]"):
+        augment(episode([0]), changes)
+
+
 def uniforms(rows, *given):
     """Uniform numbers for each image; those that a change does not use are 0.5."""
     return torch.tensor([*given, *[0.5] * (4 - len(given))]).repeat(rows, 1)

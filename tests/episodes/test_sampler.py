@@ -8,6 +8,7 @@ import torch
 
 import kshot
 from kshot import philox
+from kshot.episodes import class_names
 from kshot.errors import EpisodeError
 
 
@@ -143,7 +144,7 @@ def test_words_are_stable_and_streams_differ():
     assert sorted(set(dice.tolist())) == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize("index", [[], [-1], [1.5], 3.5, [2**70]])
+@pytest.mark.parametrize("index", [[], [-1], [1.5], 3.5, 3, [2**70], "0"])
 def test_episode_numbers_are_natural(index):
     with pytest.raises(EpisodeError, match="from 0"):
         kshot.draw(numbered(), SPEC, 0, index)
@@ -159,6 +160,29 @@ def classes_of(e):
     """The classes of each task of numbered data, a set per task."""
     tasks = zip(e.support.x, e.support.real, strict=True)
     return [set((x[real] // 100).flatten().tolist()) for x, real in tasks]
+
+
+def test_the_classes_of_an_episode_have_names():
+    spec = kshot.EpisodeSpec((2, 5), 1, 2)
+    e = kshot.draw(numbered(), spec, 3, [4, 0, 9])
+    named = class_names(numbered(), spec, 3, [4, 0, 9])
+    for task, names in enumerate(named):
+        real = e.query.real[task]
+        for x, label in zip(e.query.x[task, real, 0], e.query.y[task, real], strict=True):
+            assert names[label] == f"class {int(x) // 100}"
+    assert [len(names) for names in named] == e.support.present().sum(1).tolist()
+    assert class_names(kshot.load("sinusoid")["test"], SPEC, 0, [0, 1]) == [(), ()]
+    with pytest.raises(EpisodeError, match="has 12"):
+        class_names(numbered(), kshot.EpisodeSpec(20), 0, [0])
+
+
+def test_the_classes_named_are_those_of_the_mixtures_source():
+    one, two = numbered(), numbered(first=10_000)
+    renamed = replace(two, classes=tuple(f"other {c}" for c in range(12)))
+    both = kshot.Mixture("both", (one, renamed))
+    x = kshot.draw(both, SPEC, 0, range(20)).support.x
+    for values, names in zip(x, class_names(both, SPEC, 0, range(20)), strict=True):
+        assert all(n.startswith("other" if values[0, 0] >= 10_000 else "class") for n in names)
 
 
 def test_an_episode_holds_one_variant_of_a_thing_at_most():

@@ -37,7 +37,14 @@ def test_bounds():
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ({"shot": "some"}, "'some': give a number"),
+        ({"shot": "some"}, "'some': give a whole number .* or 'any'"),
+        ({"shot": True}, "shot=True: give a whole number"),
+        ({"way": 2.5}, r"way=2.5: give a whole number .* or a range \(low, high\)"),
+        ({"way": []}, r"way=\[\]"),
+        ({"way": [5, 2]}, r"way=\[5, 2\]"),
+        ({"way": (2, 3, 4)}, "way="),
+        ({"way": "any"}, "way='any'"),
+        ({"query": (1, 2)}, r"query=\(1, 2\): give a whole number"),
         ({"shot": "any", "imbalanced": True}, "leave it out"),
         ({"shot": "any", "way": (5, 501)}, "at most 500"),
         ({"shot": "any", "way": 1}, "at least 2"),

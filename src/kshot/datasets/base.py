@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from kshot import philox
 from kshot.datasets.sources import Source, Split, join_splits
-from kshot.errors import DataError, unknown
-from kshot.types import Features, map_features
+from kshot.errors import ConfigError, DataError, unknown
+from kshot.types import Features, is_whole, map_features
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Named splits whose classes are disjoint (checked), or a family of tasks for each.
 
@@ -26,6 +26,7 @@ class Dataset:
         about: one line.
         source: where the data come from.
         licence: under which terms.
+        options: that `kshot.load` was given, and the defaults of the others.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Dataset:
     about: str = ""
     source: str = ""
     licence: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         families = [s.fingerprint for s in self.splits.values() if not isinstance(s, Split)]
@@ -50,9 +52,16 @@ class Dataset:
                         f"{owner[label]!r} and {split_name!r}; splits must not share classes."
                     )
 
+    def __repr__(self) -> str:
+        splits = [
+            f"{name} ({len(split.classes):,} classes)" if isinstance(split, Split) else name
+            for name, split in self.splits.items()
+        ]
+        return f"<Dataset {self.name}: {', '.join(splits)}>"
+
     def __getitem__(self, split: str) -> Source:
         """The split of that name; `train+val` gives the classes of both."""
-        names = split.split("+")
+        names = str(split).split("+")
         for name in names:
             if name not in self.splits:
                 raise unknown(f"split of {self.name}", name, self.splits)
@@ -148,11 +157,13 @@ def classes_per_split(
 
     Raises:
         DataError: for fractions that are not positive or add up to more than 1.
+        ConfigError: for a seed that is no whole number from 0.
     """
+    check_seed(seed)
     if not all(isinstance(v, (int, float)) for v in splits.values()):
         return {split: list(chosen) for split, chosen in splits.items()}
     total = sum(splits.values())
-    if total > 1 + 1e-9 or any(v <= 0 for v in splits.values()):
+    if total > 1 + 1e-9 or not all(v > 0 for v in splits.values()):
         raise DataError(f"split fractions {dict(splits)} must be positive and add up to 1 at most.")
     order = philox.permutation(philox.words(philox.key_of("split", seed), 0, len(classes)))
     bounds = np.rint(np.cumsum(list(splits.values())) * len(classes)).astype(int)
@@ -161,6 +172,12 @@ def classes_per_split(
         split: [classes[i] for i in sorted(order[start:stop])]
         for split, start, stop in zip(splits, starts, bounds, strict=True)
     }
+
+
+def check_seed(seed: object) -> None:
+    """Raise ConfigError unless `seed` is a whole number from 0."""
+    if not is_whole(seed, 0):
+        raise ConfigError(f"seed={seed!r}: give a whole number from 0.")
 
 
 def _take_classes(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from kshot.datasets.base import Dataset
-from kshot.errors import unknown
+from kshot.datasets.sources import Split
+from kshot.errors import ConfigError, unknown
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,14 @@ def entry(name: str) -> Entry:
         ConfigError: if none has it.
     """
     found = {point.name: point for point in entry_points(group="kshot.datasets")}
-    if name not in found:
+    if not isinstance(name, str) or name not in found:
         raise unknown("data set", name, found)
     loaded: Entry = found[name].load()
     return loaded
 
 
 def load(name: str, **options: Any) -> Dataset:
-    """The data set of that name.
+    """The data set of that name; it and its splits remember the options.
 
     Args:
         name: as `kshot datasets` lists it.
@@ -65,9 +68,37 @@ def load(name: str, **options: Any) -> Dataset:
     Raises:
         ConfigError: for an unknown name or option.
     """
-    build = entry(name).build
-    known = inspect.signature(build).parameters
+    told = _told(resolved_options(name, options))
+    data = entry(name).build(**options)
+    splits = {
+        split: replace(source, options={**source.options, **told})
+        if isinstance(source, Split)
+        else source
+        for split, source in data.splits.items()
+    }
+    return replace(data, splits=splits, options=told)
+
+
+def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of the data set of that name: these, else its defaults.
+
+    Raises:
+        ConfigError: for an unknown name or option.
+    """
+    known = inspect.signature(entry(name).build).parameters
     for option in options:
+        if not known:
+            raise ConfigError(f"the data set {name} has no options: leave {option!r} out.")
         if option not in known:
             raise unknown(f"option of the data set {name}", option, known)
-    return build(**options)
+    defaults = {k: p.default for k, p in known.items() if p.default is not p.empty}
+    return {**defaults, **options}
+
+
+def _told(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for a record: those that decide something, of a path only its last part."""
+    told = {k: v for k, v in options.items() if v is not None}
+    if "path" in told:
+        told["path"] = Path(str(told["path"])).name
+    plain: dict[str, Any] = json.loads(json.dumps(told, default=str))
+    return plain

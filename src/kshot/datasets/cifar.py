@@ -16,7 +16,7 @@ from kshot.datasets.base import Dataset
 from kshot.datasets.catalogue import Entry
 from kshot.datasets.download import fetch
 from kshot.datasets.images import ImageFormat
-from kshot.datasets.raw import class_lists, locate, raw_files
+from kshot.datasets.raw import class_lists, copy_mark, locate, raw_files
 from kshot.datasets.store import Item, Store, image_item, open_store
 from kshot.errors import DataError
 
@@ -50,7 +50,7 @@ def load_cifar_fs(*, path: str | None = None) -> Dataset:
     Raises:
         DataError: if a copy is damaged or incomplete, or cannot be downloaded.
     """
-    splits = _store(path).splits("cifar_fs", class_lists("cifar-fs"))
+    splits = _store(path).splits("cifar_fs", class_lists("cifar-fs"), whole=True)
     return Dataset("cifar_fs", splits, cifar_fs.about, cifar_fs.source, cifar_fs.licence)
 
 
@@ -63,14 +63,15 @@ def load_fc100(*, path: str | None = None) -> Dataset:
     Raises:
         DataError: if a copy is damaged or incomplete, or cannot be downloaded.
     """
-    splits = _store(path).splits("fc100", class_lists("fc100"))
+    splits = _store(path).splits("fc100", class_lists("fc100"), whole=True)
     return Dataset("fc100", splits, fc100.about, fc100.source, fc100.licence)
 
 
 def _store(path: str | None) -> Store:
     form = ImageFormat(SIDE)
-    items = partial(_items, _copy(path), form)
-    return open_store("cifar100", "100 x 600", form, items, by_content=True)
+    copy = _copy(path)
+    items = partial(_items, copy, form)
+    return open_store("cifar100", copy_mark(copy), form, items, by_content=True)
 
 
 def _copy(path: str | None) -> Path | None:
@@ -80,7 +81,7 @@ def _copy(path: str | None) -> Path | None:
 @contextmanager
 def _items(copy: Path | None, form: ImageFormat) -> Iterator[Sequence[Item]]:
     """All images, class after class, after a check of their number."""
-    source = copy or fetch([URL], CHECKSUM, place="the folder cifar-fs of KSHOT_DATA")
+    source = copy or fetch([URL], CHECKSUM, place="cifar-fs in the folder that KSHOT_DATA names")
     if source.suffix == ".gz":
         yield _whole(source, _records(source))
         return

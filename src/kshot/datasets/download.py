@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,19 +32,23 @@ def fetch(urls: Sequence[str], checksum: str, *, place: str) -> Path:
     folder = cache_folder() / "downloads"
     name = urls[0].rpartition("/")[2]
     pooch.get_logger().setLevel(logging.ERROR)
-    reasons = []
     for url in urls:
         with _Bar(name) as bar:
             downloader = pooch.HTTPDownloader(bar, chunk_size=2**16, timeout=TIMEOUT)
             try:
                 return Path(_retrieve(url, checksum, name, folder, downloader))
             except (OSError, ValueError) as error:
-                cause = " ".join(str(error).split()).rpartition("Caused by ")[2]
-                reasons.append(f"{url} ({cause[:160]})")
+                reason = _short(error)
     raise DataError(
-        f"{name} could not be downloaded: {'; '.join(reasons)}. Without a network, fetch it "
-        f"elsewhere from {urls[0]} and put it into {place}."
+        f"{name} could not be downloaded ({reason}): get it from {urls[0]} and put it into {place}."
     )
+
+
+def _short(error: Exception) -> str:
+    """The reason within the wrappings of the libraries that met it."""
+    text = " ".join(str(error).split()).strip("('")
+    system = re.search(r"\[Errno -?\d+\] ([\w ]+)", text)
+    return system[1] if system else re.split(r" for url|: expected|[.]?',", text)[0]
 
 
 def _retrieve(

@@ -62,6 +62,7 @@ def _facts(split: Split) -> dict[str, Any]:
         "variants": split.variants,
         "within": split.within,
         "aligned": split.aligned,
+        "options": dict(split.options),
     }
 
 
@@ -120,6 +121,7 @@ def _split(path: str, facts: dict[str, Any], x: Tensor) -> Split:
         variants=None if facts["variants"] is None else tuple(facts["variants"]),
         within=None if facts["within"] is None else tuple(facts["within"]),
         aligned=facts["aligned"],
+        options=facts.get("options", {}),
     )
     if _content(split) != facts["content"]:
         raise DataError(f"{path} is damaged: {facts['name']} is not what was written; embed again.")

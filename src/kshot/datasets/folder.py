@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from kshot.datasets.base import Dataset, classes_per_split
 from kshot.datasets.catalogue import Entry
 from kshot.datasets.images import FORMATS, ImageFormat, Resize, is_image
 from kshot.datasets.raw import RawFile, raw_files
 from kshot.datasets.store import LISTED, Store, image_item, open_store
-from kshot.errors import ConfigError, DataError
+from kshot.errors import ConfigError, DataError, unknown
+from kshot.types import is_whole
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Names of folders that hold a split's classes."""
+SPLITS = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
+"""Names of folders that hold a split's classes, whatever their case."""
+
+NOTES = (".txt", ".md", ".csv", ".json", ".xml", ".pdf", ".db", ".ini", "readme", "license")
+"""How the names of files end that nobody takes for images."""
 
 FRACTIONS = {"train": 0.64, "val": 0.16, "test": 0.2}
 """Of the classes, where nobody says otherwise: mini-ImageNet's."""
@@ -37,7 +49,7 @@ def load_folder(
 
     Args:
         path: a folder, or a zip archive of one. Where its folders are called train, val (or valid,
-            or validation) and test, their sub-folders are the classes of these splits.
+            validation, dev) and test, their sub-folders are the classes of these splits.
         size: of the square, in pixels.
         channels: 1 (grey) or 3 (colour).
         resize: the filter: `nearest`, `bilinear` or `lanczos`.
@@ -53,7 +65,10 @@ def load_folder(
         ConfigError: for an impossible option.
     """
     if not path:
-        raise ConfigError("the data set folder needs path, a folder or zip archive of images.")
+        raise ConfigError(
+            "the data set folder needs path, a folder or zip archive of images: in a recipe it is "
+            "dataset.path, such as --set dataset.path=photos."
+        )
     form = ImageFormat(size, channels, resize)
     source = Path(path).expanduser()
     with raw_files(source) as files:
@@ -63,6 +78,7 @@ def load_folder(
                 f"{source} has folders {', '.join(sorted(set(homes.values())))}, which say the "
                 "splits: leave the option splits out."
             )
+        _report_other_files(files)
         store = own_store("folder", source, images, form, skip_unreadable=skip_unreadable)
     classes = large_enough("folder", store, min_examples)
     chosen = {
@@ -93,7 +109,10 @@ def own_store(
 
     Raises:
         DataError: for unreadable images.
+        ConfigError: if `skip_unreadable` is no truth value.
     """
+    if not isinstance(skip_unreadable, bool):
+        raise ConfigError(f"skip_unreadable={skip_unreadable!r} is neither true nor false.")
     images = sorted(images, key=lambda image: (image[0], image[1].path))
     digest = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape"))
     for label, file in images:
@@ -111,7 +130,7 @@ def large_enough(name: str, store: Store, min_examples: int) -> list[str]:
         DataError: if fewer than two are left.
         ConfigError: if `min_examples` is no number from 1.
     """
-    if not (isinstance(min_examples, int) and min_examples >= 1):
+    if not is_whole(min_examples, 1):
         raise ConfigError(f"min_examples={min_examples!r}: give a number from 1.")
     small = {label: size for label, size in store.sizes.items() if size < min_examples}
     classes = [label for label in store.sizes if label not in small]
@@ -138,17 +157,19 @@ def draw_classes(
 
     Raises:
         DataError: for impossible fractions, or too few classes for them.
-        ConfigError: if `splits` are no fractions.
+        ConfigError: if `splits` are no fractions, or of other splits than train, val and test.
     """
     splits = FRACTIONS if splits is None else splits
     if not (
         isinstance(splits, Mapping)
         and splits
-        and all(isinstance(v, (int, float)) for v in splits.values())
+        and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in splits.values())
     ):
         raise ConfigError(
             f"splits={splits!r}: give each split its fraction of the classes, such as {FRACTIONS}."
         )
+    if others := [split for split in splits if split not in FRACTIONS]:
+        raise unknown("split", others[0], FRACTIONS)
     chosen = classes_per_split(splits, classes, seed)
     if empty := next((split for split, labels in chosen.items() if not labels), None):
         raise DataError(
@@ -168,7 +189,7 @@ def _arrange(
         raise DataError(f"{path} has {len(files)} files, but no images ({endings}) among them.")
     places = [file.path.split("/") for file in images]
     # A folder around everything, as archives often have.
-    while min(map(len, places)) > 2 and _tops(places).isdisjoint(SPLITS) and len(_tops(places)) < 2:
+    while min(map(len, places)) > 2 and len(tops := _tops(places)) < 2 and tops.isdisjoint(SPLITS):
         places = [place[1:] for place in places]
     by_split = _tops(places) <= SPLITS.keys()
     depth = 3 if by_split else 2
@@ -180,17 +201,32 @@ def _arrange(
             "into one folder for each class (with train, val and test above these, if at all)."
         )
     homes: dict[str, str] = {}
-    for split, label, _ in places if by_split else ():
-        if homes.setdefault(label, SPLITS[split]) != SPLITS[split]:
+    for folder_name, label, _ in places if by_split else ():
+        split = SPLITS[folder_name.lower()]
+        if homes.setdefault(label, split) != split:
             raise DataError(
-                f"{path}: the class {label} is in the splits {homes[label]} and {SPLITS[split]}; "
+                f"{path}: the class {label} is in the splits {homes[label]} and {split}; "
                 "splits must not share classes: give it to one of them."
             )
     return [(place[-2], file) for place, file in zip(places, images, strict=True)], homes
 
 
 def _tops(places: Sequence[Sequence[str]]) -> set[str]:
-    return {place[0] for place in places}
+    """The outermost folders; those of splits in small letters."""
+    tops = {place[0] for place in places}
+    return {top.lower() if top.lower() in SPLITS else top for top in tops}
+
+
+def _report_other_files(files: Sequence[RawFile]) -> None:
+    others = [f.path for f in files if not is_image(f.path) and not f.path.lower().endswith(NOTES)]
+    if others:
+        endings = Counter(PurePosixPath(path).suffix.lower() or "no ending" for path in others)
+        shown = ", ".join(f"{ending}: {count}" for ending, count in endings.most_common(LISTED))
+        warnings.warn(
+            f"folder: {len(others)} file(s) of other kinds ({shown}) are left out, such as "
+            f"{others[0]}: save photos as JPEG or PNG.",
+            stacklevel=3,
+        )
 
 
 folder = Entry(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from kshot.datasets.base import Dataset
-from kshot.datasets.catalogue import Entry
+from kshot.datasets.catalogue import Entry, entry
 from kshot.datasets.folder import own_store
 from kshot.datasets.images import ImageFormat, Resize, is_image
 from kshot.datasets.raw import RawFile, class_lists, locate, raw_files, read_table
@@ -24,57 +25,32 @@ LISTS = ("train.csv", "val.csv", "test.csv")
 PICKLES = (".pkl", ".pickle", ".pkl.gz")
 
 
-def load_mini_imagenet(
+def load_imagenet(
+    name: str,
     *,
     path: str | None = None,
     size: int = 84,
     resize: Resize = "lanczos",
     skip_unreadable: bool = False,
 ) -> Dataset:
-    """mini-ImageNet in the split of Ravi and Larochelle (2017): 64/16/20 classes of 600 photos.
+    """mini-ImageNet or tiered-ImageNet from the user's own copy; `(3, size, size)` bytes.
 
     Args:
+        name: `mini_imagenet`, in the split of Ravi and Larochelle (2017): 64/16/20 classes of 600
+            photos; or `tiered_imagenet` (Ren et al. 2018): 351/97/160 classes, split by
+            superclass, 779,165 photos.
         path: a folder or zip archive with a folder for each WordNet id, or with `train.csv`,
             `val.csv`, `test.csv` (columns filename, label) beside `images`; by default
-            `KSHOT_DATA/mini-imagenet`. There is no download.
-        size: of the square, in pixels; images are `(3, size, size)` bytes.
+            `KSHOT_DATA/mini-imagenet` or `tiered-imagenet`. There is no download.
+        size: of the square, in pixels.
         resize: the filter, where images have another size.
         skip_unreadable: leave unreadable images out instead of refusing them all.
 
     Raises:
         DataError: if there is no copy, or an incomplete one, or a pickled one.
-    """
-    return _load(
-        mini_imagenet, "mini_imagenet", path, ImageFormat(size, 3, resize), skip_unreadable
-    )
-
-
-def load_tiered_imagenet(
-    *,
-    path: str | None = None,
-    size: int = 84,
-    resize: Resize = "lanczos",
-    skip_unreadable: bool = False,
-) -> Dataset:
-    """tiered-ImageNet (Ren et al. 2018): 351/97/160 classes, split by superclass, 779,165 photos.
-
-    Args:
-        path: a folder or zip archive with a folder for each WordNet id; by default
-            `KSHOT_DATA/tiered-imagenet`. There is no download.
-        size: of the square, in pixels; images are `(3, size, size)` bytes.
-        resize: the filter, where images have another size.
-        skip_unreadable: leave unreadable images out instead of refusing them all.
-
-    Raises:
-        DataError: if there is no copy, or an incomplete one, or a pickled one.
+        ConfigError: for an impossible option.
     """
     form = ImageFormat(size, 3, resize)
-    return _load(tiered_imagenet, "tiered_imagenet", path, form, skip_unreadable)
-
-
-def _load(
-    entry: Entry, name: str, path: str | None, form: ImageFormat, skip_unreadable: bool
-) -> Dataset:
     place = name.replace("_", "-")
     source = Path(path).expanduser() if path else locate(None, place)
     if source is None:
@@ -100,7 +76,8 @@ def _load(
             )
         store = own_store(name, source, images, form, skip_unreadable=skip_unreadable)
     _check_complete(name, source, store.sizes, lists)
-    return Dataset(name, store.splits(name, lists), entry.about, entry.source, entry.licence)
+    known = entry(name)
+    return Dataset(name, store.splits(name, lists), known.about, known.source, known.licence)
 
 
 def _by_folder(source: Path, files: Sequence[RawFile]) -> list[tuple[str, RawFile]]:
@@ -158,7 +135,7 @@ def _refuse_pickles(source: Path, names: Sequence[str]) -> None:
 
 
 mini_imagenet = Entry(
-    load_mini_imagenet,
+    partial(load_imagenet, "mini_imagenet"),
     about="photos of ImageNet, 84x84 colour",
     size="100 classes (64/16/20), 600 examples each",
     splits=("train", "val", "test"),
@@ -169,7 +146,7 @@ mini_imagenet = Entry(
 )
 
 tiered_imagenet = Entry(
-    load_tiered_imagenet,
+    partial(load_imagenet, "tiered_imagenet"),
     about="photos of ImageNet, split by superclass, 84x84 colour",
     size="608 classes (351/97/160), 779,165 examples",
     splits=("train", "val", "test"),

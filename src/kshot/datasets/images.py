@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kshot.datasets.raw import UnreadableError
 from kshot.errors import ConfigError
+from kshot.types import is_whole
 
 Pixels = NDArray[np.uint8]
 
@@ -56,7 +57,7 @@ class ImageFormat:
     resize: Resize = "lanczos"
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.size, int) and 1 <= self.size <= 1024):
+        if not (is_whole(self.size, 1) and self.size <= 1024):
             raise ConfigError(f"size={self.size}: give a number of pixels from 1 to 1024.")
         if self.channels not in (1, 3):
             raise ConfigError(f"channels={self.channels} is neither 1 (grey) nor 3 (colour).")
@@ -77,6 +78,8 @@ class ImageFormat:
         try:
             with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
                 image = _plain(ImageOps.exif_transpose(opened))
+        except UnidentifiedImageError as error:
+            raise UnreadableError(f"none of {', '.join(FORMATS)}, or cut short") from error
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UnreadableError(" ".join(str(error).split()) or type(error).__name__) from error
         # Pillow resizes 1-bit images by nearest neighbours whatever the filter asked for.
@@ -93,10 +96,12 @@ class ImageFormat:
 
 def _plain(image: Image.Image) -> Image.Image:
     """The image in a mode of 8 bits or 1, without transparency."""
-    if image.mode.startswith("I"):  # 16 bits, which Pillow cuts off at 255 instead of scaling
+    if image.mode in ("I", "F"):
+        raise UnreadableError(
+            "pixels of 32 bits, whose range is unknown; save it with 8 or 16 bits"
+        )
+    if image.mode.startswith("I;16"):  # which Pillow cuts off at 255 instead of scaling
         return Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
-    if image.mode == "F":
-        raise UnreadableError("floating-point pixels, whose range is unknown")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

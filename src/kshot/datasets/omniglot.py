@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from kshot import philox
-from kshot.datasets.base import Dataset
+from kshot.datasets.base import Dataset, check_seed
 from kshot.datasets.catalogue import Entry
 from kshot.datasets.download import fetch
 from kshot.datasets.images import ImageFormat, Resize
-from kshot.datasets.raw import RawFile, class_lists, locate, raw_files
+from kshot.datasets.raw import RawFile, class_lists, copy_mark, locate, raw_files
 from kshot.datasets.sources import Split, images_to_float
 from kshot.datasets.store import Item, Store, image_item, open_store
 from kshot.errors import ConfigError, DataError, unknown
@@ -60,7 +60,7 @@ def load_omniglot(
     resize: Resize = "nearest",
     ink: Literal["bright", "dark"] = "bright",
     size: int = 28,
-    seed: int = 0,
+    seed: int | None = None,
     path: str | None = None,
 ) -> Dataset:
     """Omniglot as one of the field's benchmarks; `(1, size, size)` bytes.
@@ -79,13 +79,13 @@ def load_omniglot(
             files have 1 bit; `bilinear` (torchmeta) and `lanczos` (learn2learn) give grey.
         ink: `bright` on dark, as in MAML's and ProtoNet's code, or `dark` as in the files.
         size: of the square, in pixels.
-        seed: of the draw of `random-1200`.
+        seed: of the draw of `random-1200`, by default 0; the other protocols draw nothing.
         path: a folder with the publisher's two zips, or with them unpacked; by default
             `KSHOT_DATA/omniglot`, else they are downloaded.
 
     Raises:
         DataError: if a copy is damaged or incomplete, or cannot be downloaded.
-        ConfigError: for an unknown protocol, convention or preset.
+        ConfigError: for an unknown protocol or convention, or an impossible option.
     """
     if protocol not in DEFAULT_ROTATIONS:
         raise unknown("protocol of omniglot", protocol, DEFAULT_ROTATIONS)
@@ -101,13 +101,26 @@ def load_omniglot(
         )
     if ink not in ("bright", "dark"):
         raise ConfigError(f"ink={ink!r} is neither 'bright' nor 'dark'.")
+    if seed is not None and protocol != "random-1200":
+        raise ConfigError(
+            f"seed={seed!r} has no meaning for protocol={protocol!r}, whose characters are given: "
+            "leave it out, or choose protocol='random-1200'."
+        )
+    check_seed(seed := seed or 0)
+    if path and Path(path).expanduser().is_file():
+        raise DataError(
+            f"{path} is a file, but Omniglot is {' and '.join(PARTS)}: give the folder in which "
+            "both lie, as zip archives or unpacked."
+        )
     form = ImageFormat(size, 1, resize)
     copies = {part: _copy(path, part) for part in PARTS}
-    store = open_store("omniglot", "1623 x 20", form, partial(_items, copies, form))
+    source = [copy_mark(copy) for copy in copies.values()]
+    store = open_store("omniglot", source, form, partial(_items, copies, form))
     splits = store.splits(
         "omniglot",
         _characters(protocol, list(store.sizes), seed),
         prepare=images_to_float if ink == "dark" else _bright_ink,
+        whole=True,
     )
     turned = _all_turns(store.images) if rotations != "none" else store.images
     made = {
@@ -217,7 +230,7 @@ def _copy(path: str | None, part: str) -> Path | None:
 
 def _download(part: str, checksum: str) -> Path:
     urls = [f"{mirror}/{part}.zip" for mirror in MIRRORS]
-    return fetch(urls, checksum, place="the folder omniglot of KSHOT_DATA")
+    return fetch(urls, checksum, place="omniglot in the folder that KSHOT_DATA names")
 
 
 def _images(found: Sequence[RawFile], part: str) -> list[tuple[str, RawFile]]:

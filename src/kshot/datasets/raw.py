@@ -24,6 +24,9 @@ MAX_FILE = 64 * 2**20
 MAX_RATIO = 100
 """Of unpacked to packed size: images hardly shrink, bombs do."""
 
+ENCRYPTED = 0x1
+"""The bit among the flags of an archive's member."""
+
 
 class UnreadableError(Exception):
     """A file that is no usable image; the message says why."""
@@ -58,19 +61,32 @@ def class_lists(name: str) -> dict[str, list[str]]:
 
 
 def locate(given: str | None, *candidates: str) -> Path | None:
-    """The first candidate that exists below the given path or, if none is given, `KSHOT_DATA`.
+    """The first candidate with files below the given path or, if none is given, `KSHOT_DATA`.
 
     Raises:
-        DataError: if the given path has none of them.
+        DataError: if the given path has none of them, or `KSHOT_DATA` names no folder.
     """
     if not (name := given or os.environ.get("KSHOT_DATA")):
         return None
     root = Path(name).expanduser()
-    found = next((root / place for place in candidates if (root / place).exists()), None)
+    if not given and not root.is_dir():
+        raise DataError(f"KSHOT_DATA names {root}, which is no folder: correct it, or unset it.")
+    if root.is_file():
+        raise DataError(f"{root} is a file: give the folder in which it lies.")
+    found = next((root / place for place in candidates if _has_files(root / place)), None)
     if given and found is None:
         lacks = f"none of {', '.join(candidates)}" if root.exists() else "nothing"
         raise DataError(f"there is {lacks} at {root}: check the path, or leave it out.")
     return found
+
+
+def copy_mark(copy: Path | None) -> tuple[str, int, int] | None:
+    """What tells one copy of published files from another; None for those to be downloaded."""
+    return None if copy is None else (str(copy.resolve()), *_mark(str(copy)))
+
+
+def _has_files(path: Path) -> bool:
+    return path.is_file() or any(_walk(path))
 
 
 def read_table(file: RawFile, *columns: str, delimiter: str = ",") -> list[tuple[str, ...]]:
@@ -100,8 +116,8 @@ def raw_files(path: Path) -> Iterator[list[RawFile]]:
     """The files of a folder or zip archive but hidden ones, by path; readable within the block.
 
     Raises:
-        DataError: if there is nothing, and for an archive that is damaged, that unpacks to far more
-            than its size, or that has members outside its folder.
+        DataError: if there is nothing, and for an archive that is damaged or encrypted, that
+            unpacks to far more than its size, or that has members outside its folder.
     """
     if not path.exists():
         raise DataError(f"there is nothing at {path}: check the path.")
@@ -195,6 +211,10 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 def _check(path: Path, infos: Sequence[zipfile.ZipInfo]) -> None:
     for info in infos:
+        if info.flag_bits & ENCRYPTED:
+            raise DataError(
+                f"{path} is encrypted: unpack it with its password and give the folder instead."
+            )
         parts = PurePosixPath(info.filename.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts:
             raise DataError(

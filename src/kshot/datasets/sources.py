@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -41,7 +41,7 @@ def images_to_float(x: Features) -> Features:
     return map_features(lambda v: v.float() / 255 if v.dtype == torch.uint8 else v, x)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """The classes of one split, the examples of each stored in one piece.
 
@@ -61,6 +61,7 @@ class Split:
             where a task may mix all classes.
         aligned: the j-th examples of all classes have one origin (a drawer): an episode takes the
             same ones of every class.
+        options: the data set's, for records; episodes do not depend on them.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Split:
     variants: tuple[int, ...] | None = None
     within: tuple[int, ...] | None = None
     aligned: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths = {len(v) for v in (self.x.values() if isinstance(self.x, dict) else [self.x])}
@@ -82,6 +84,12 @@ class Split:
                 f"split {self.name!r}: {len(self.classes)} classes with {sum(self.sizes)} examples "
                 f"in all, but features of length {sorted(lengths)}: they must agree."
             )
+
+    def __repr__(self) -> str:
+        return (
+            f"<Split {self.name}: {len(self.classes):,} classes, {sum(self.sizes):,} examples "
+            f"{feature_shape(self.x)}>"
+        )
 
     @property
     def sources(self) -> tuple[Split, ...]:
@@ -194,6 +202,16 @@ class Mixture:
     def fingerprint(self) -> str:
         """Hash of all sources, in their order."""
         return f"{philox.key_of('mixture', [s.fingerprint for s in self.sources]):032x}"[:16]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of the sources, such as `omniglot.protocol`."""
+        found: dict[str, dict[str, None]] = {}
+        for split in self.sources:
+            home = split.name.partition("/")[0]
+            for key, value in split.options.items():
+                found.setdefault(f"{home}.{key}", {})[str(value)] = None
+        return {key: " + ".join(values) for key, values in found.items()}
 
 
 Source = Split | Mixture | TaskFamily

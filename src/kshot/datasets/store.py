@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,8 +26,11 @@ from kshot.datasets.sources import Split, images_to_float
 from kshot.errors import DataError
 from kshot.files import cache_folder, cannot_write
 
-VERSION = 1
+VERSION = 2
 """Of the cached files; raised whenever the same sources would give other ones."""
+
+ABANDONED = 600
+"""Seconds without a byte written after which a half-made store is one that was killed."""
 
 LISTED = 10
 """Files that an error names, at most."""
@@ -63,12 +67,14 @@ class Store:
         images: `(examples, channels, height, width)` bytes, memory-mapped.
         sizes: number of images by class.
         fingerprint: of classes and pixels.
+        prints: the same for each class alone.
         duplicates: pairs of equal images in different classes, each as class and name.
     """
 
     images: Tensor
     sizes: dict[str, int]
     fingerprint: str
+    prints: dict[str, str]
     duplicates: list[list[str]]
 
     def splits(
@@ -77,13 +83,23 @@ class Store:
         chosen: Mapping[str, Sequence[str]],
         *,
         prepare: Callable[[Any], Any] = images_to_float,
+        whole: bool = False,
     ) -> dict[str, Split]:
-        """The splits of a data set by the names of their classes; equal images are reported."""
+        """The splits of a data set by the names of their classes; equal images are reported.
+
+        Args:
+            name: of the data set.
+            chosen: the classes of each split.
+            prepare: from bytes to usable features.
+            whole: fingerprint each split by all images of the store, as published results did,
+                instead of by its own, whose episodes outlast a change of the others.
+        """
         ends = np.cumsum(list(self.sizes.values()))
         starts = dict(zip(self.sizes, (ends - list(self.sizes.values())).tolist(), strict=True))
         made = {}
         for split, classes in chosen.items():
-            identity = json.dumps([self.fingerprint, list(classes)])
+            own = [list(self.images.shape[1:]), *(self.prints[c] for c in classes)]
+            identity = json.dumps([self.fingerprint if whole else own, list(classes)])
             made[split] = Split(
                 f"{name}/{split}",
                 self.images,
@@ -151,8 +167,15 @@ def open_store(
         raise DataError(
             f"{folder} is damaged ({error}): remove this folder, and it is made again."
         ) from error
+    if bad := index["unreadable"]:
+        total = len(mapped) + len(bad)
+        warnings.warn(f"{_complaint(name, bad, total)}: left out.", stacklevel=2)
     return Store(
-        torch.from_numpy(mapped), index["sizes"], index["fingerprint"], index["duplicates"]
+        torch.from_numpy(mapped),
+        index["sizes"],
+        index["fingerprint"],
+        index["prints"],
+        index["duplicates"],
     )
 
 
@@ -163,6 +186,7 @@ def _build(
         raise DataError(f"{name}: no images were found there.")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
+        _remove_abandoned(folder.parent)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         with Progress(transient=True) as bar:
@@ -171,13 +195,11 @@ def _build(
                 bar.track(items, description=f"Reading {name} (once)"),
                 by_content,
             )
-        bad = index.pop("unreadable")
+        bad = index["unreadable"]
         if bad and not skip_unreadable:
             raise DataError(f"{_complaint(name, bad, len(items))}: {_advice(skip_unreadable)}")
-        if bad:
-            warnings.warn(f"{_complaint(name, bad, len(items))}: left out.", stacklevel=2)
         if not index["sizes"]:
-            raise DataError(f"{name}: none of its {len(items)} images can be read.")
+            raise DataError(f"{_complaint(name, bad, len(items))}: none is left.")
         (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
         try:
             temporary.rename(folder)
@@ -188,6 +210,14 @@ def _build(
         raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(cache: Path) -> None:
+    """Remove the half-made stores of processes that were killed."""
+    for images in cache.glob(".*/images.bin"):
+        with suppress(OSError):  # another process may be removing it too
+            if time.time() - images.stat().st_mtime > ABANDONED:
+                shutil.rmtree(images.parent)
 
 
 def _complaint(name: str, bad: Sequence[tuple[str, str]], total: int) -> str:
@@ -206,6 +236,7 @@ def _write(path: Path, items: Iterable[Item], by_content: bool) -> dict[str, Any
     """Stream the images into one file; returns the index. Memory holds one class at most."""
     digest = hashlib.sha256()
     seen: dict[bytes, tuple[str, str]] = {}
+    prints: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     duplicates: list[list[str]] = []
     unreadable: list[tuple[str, str]] = []
@@ -216,7 +247,8 @@ def _write(path: Path, items: Iterable[Item], by_content: bool) -> dict[str, Any
     with path.open("wb") as file:
 
         def flush() -> None:
-            for _, pixels in sorted(held, key=lambda pair: pair[0]):
+            for mark, pixels in sorted(held, key=lambda pair: pair[0]):
+                prints[last].update(mark)
                 digest.update(pixels.data)
                 file.write(pixels.data)
             held.clear()
@@ -230,6 +262,7 @@ def _write(path: Path, items: Iterable[Item], by_content: bool) -> dict[str, Any
             if label not in sizes:
                 flush()
                 last, sizes[label], shape = label, 0, pixels.shape
+                prints[label] = hashlib.sha256()
                 digest.update(label.encode())
             if label != last:
                 raise ValueError(f"class {label!r} comes in two pieces")
@@ -246,6 +279,7 @@ def _write(path: Path, items: Iterable[Item], by_content: bool) -> dict[str, Any
         "shape": (sum(sizes.values()), *shape),
         "sizes": sizes,
         "fingerprint": digest.hexdigest()[:16],
+        "prints": {label: own.hexdigest()[:16] for label, own in prints.items()},
         "duplicates": duplicates,
         "unreadable": unreadable,
     }

@@ -30,8 +30,13 @@ def augment(episode: Episode, augmentations: Sequence[Augmentation], seed: int =
         seed: of the changes.
 
     Raises:
-        EpisodeError: if the features are not images.
+        EpisodeError: if the features are not images, or an augmentation is no function.
     """
+    if not (isinstance(augmentations, Sequence) and all(map(callable, augmentations))):
+        raise EpisodeError(
+            f"augmentations={augmentations!r:.80}: give a list of functions of images, such as "
+            "[random_flip()] of kshot.episodes."
+        )
     if not augmentations:
         return episode
     key = philox.key_of("augment", seed)
@@ -49,8 +54,8 @@ def _augment(
 ) -> Examples:
     if not isinstance(examples.x, Tensor) or examples.x.dim() != 5:
         raise EpisodeError(
-            "augmentation takes images (tasks, examples, channels, height, width); "
-            "train without it on other features."
+            "augmentation takes images (channels, height, width), which these examples are not: "
+            "leave it out, in a recipe train.augment."
         )
     rows = examples.x.flatten(0, 1)
     for number, change in enumerate(augmentations):

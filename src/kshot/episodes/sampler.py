@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,13 @@ SAMPLER_VERSION = 1
 
 @dataclass(frozen=True)
 class _Draw:
-    """One task: rows of the split and labels, support and query apart."""
+    """One task: its classes; rows of the split and labels, support and query apart."""
 
+    classes: Index
     support: Index
     support_labels: Index
     query: Index
     query_labels: Index
-    way: int
 
 
 def episode_key(source: Source, spec: EpisodeSpec, seed: int) -> int:
@@ -62,24 +62,60 @@ def draw(source: Source, spec: EpisodeSpec, seed: int, index: Sequence[int]) -> 
     Raises:
         EpisodeError: if the source cannot give such episodes.
     """
-    spec.check(source)
-    numbers = list(index) if isinstance(index, Iterable) else [index]
-    if not numbers or not all(isinstance(i, (int, np.integer)) and 0 <= i < 2**63 for i in numbers):
-        raise EpisodeError(
-            f"index={numbers[:5]}: give a list of episode numbers from 0, such as [0, 1] or "
-            "range(32)."
-        )
-    key = episode_key(source, spec, seed)
+    _check(source, spec, index)
     if not isinstance(source, (Split, Mixture)):
+        key = episode_key(source, spec, seed)
         return source.draw(key, index, bounds(spec.shot)[0], spec.query)
-    splits = [_own_split(source, key, i) for i in index]
-    tasks = [_draw_task(split, spec, key, i) for split, i in zip(splits, index, strict=True)]
-    way = max(task.way for task in tasks)
+    splits, tasks = _draw_tasks(source, spec, seed, index)
+    way = max(len(task.classes) for task in tasks)
     return Episode(
         _gather(splits, [t.support for t in tasks], [t.support_labels for t in tasks], way),
         _gather(splits, [t.query for t in tasks], [t.query_labels for t in tasks], way),
         torch.tensor(index, dtype=torch.int64, device=first_tensor(splits[0].x).device),
     )
+
+
+def class_names(
+    source: Source, spec: EpisodeSpec, seed: int, index: Sequence[int]
+) -> list[tuple[Hashable, ...]]:
+    """For each episode that `draw` gives, the names of its classes: label k is that at k.
+
+    Args:
+        source: as for `draw`; tasks of a family have no classes, and no names.
+        spec: as for `draw`.
+        seed: as for `draw`.
+        index: as for `draw`.
+
+    Raises:
+        EpisodeError: if the source cannot give such episodes.
+    """
+    _check(source, spec, index)
+    if not isinstance(source, (Split, Mixture)):
+        return [() for _ in index]
+    drawn = zip(*_draw_tasks(source, spec, seed, index), strict=True)
+    return [tuple(split.classes[c] for c in task.classes) for split, task in drawn]
+
+
+def _check(source: Source, spec: EpisodeSpec, index: Sequence[int]) -> None:
+    spec.check(source)
+    if not (
+        isinstance(index, (Sequence, np.ndarray))
+        and len(index)
+        and all(isinstance(i, (int, np.integer)) and 0 <= i < 2**63 for i in index)
+    ):
+        raise EpisodeError(
+            f"index={index!r:.40}: give a list of episode numbers from 0, such as [0, 1] or "
+            "range(32)."
+        )
+
+
+def _draw_tasks(
+    source: Split | Mixture, spec: EpisodeSpec, seed: int, index: Sequence[int]
+) -> tuple[list[Split], list[_Draw]]:
+    """The tasks, and the split that each comes from."""
+    key = episode_key(source, spec, seed)
+    splits = [_own_split(source, key, i) for i in index]
+    return splits, [_draw_task(split, spec, key, i) for split, i in zip(splits, index, strict=True)]
 
 
 def _own_split(source: Split | Mixture, key: int, i: int) -> Split:
@@ -110,11 +146,11 @@ def _draw_task(split: Split, spec: EpisodeSpec, key: int, i: int) -> _Draw:
     order = philox.permutation(philox.words(key, i, int(in_support.sum()), 4))
     query_order = philox.permutation(philox.words(key, i, int(in_query.sum()), 5))
     return _Draw(
+        classes,
         rows[in_support][order],
         labels[in_support][order],
         rows[in_query][query_order],
         labels[in_query][query_order],
-        way,
     )
 
 

@@ -9,6 +9,7 @@ from kshot.datasets.base import Dataset
 from kshot.datasets.sources import Mixture, Source, Split
 from kshot.episodes.any_shot import MOST_PER_CLASS, MOST_SUPPORT
 from kshot.errors import EpisodeError
+from kshot.types import is_whole
 
 Range = int | tuple[int, int]
 """A number, or the two ends (both included) between which each task draws its own."""
@@ -35,19 +36,17 @@ class EpisodeSpec:
     imbalanced: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.shot, str) and self.shot != "any":
-            raise EpisodeError(f"shot={self.shot!r}: give a number, a range (low, high), or 'any'.")
-        for name, value, least in (
-            ("way", self.way, 2),
-            ("shot", self.shot, 1),
-            ("query", self.query, 0),
-        ):
-            low, high = bounds(value)
-            if not least <= low <= high:
-                raise EpisodeError(
-                    f"{name}={value} cannot be drawn: give a number of at least {least}, "
-                    "or a range (low, high) that starts there."
-                )
+        if not _is_range(self.way, 2):
+            raise EpisodeError(
+                f"way={self.way!r}: give a whole number of at least 2, or a range (low, high)."
+            )
+        if self.shot != "any" and not _is_range(self.shot, 1):
+            raise EpisodeError(
+                f"shot={self.shot!r}: give a whole number of at least 1, a range (low, high), or "
+                "'any'."
+            )
+        if not is_whole(self.query, 0):
+            raise EpisodeError(f"query={self.query!r}: give a whole number of at least 0.")
         if self.imbalanced and isinstance(self.shot, int):
             raise EpisodeError(
                 f"imbalanced episodes need a range of shots, such as shot=(1, {self.shot + 4})."
@@ -117,6 +116,11 @@ class EpisodeSpec:
     def as_dict(self) -> dict[str, object]:
         """The fields, for records and keys."""
         return asdict(self)
+
+
+def _is_range(value: object, least: int) -> bool:
+    ends = value if isinstance(value, (tuple, list)) else (value, value)
+    return len(ends) == 2 and all(is_whole(end, least) for end in ends) and ends[0] <= ends[1]
 
 
 def bounds(value: Shot) -> tuple[int, int]:

@@ -12,6 +12,9 @@ from typing import Any
 
 from kshot.errors import CheckpointError
 
+TEMPORARY = ".part"
+"""The end of a temporary file's name."""
+
 
 def cache_folder() -> Path:
     """Where data are kept between runs: `KSHOT_CACHE`, or the user's cache folder."""
@@ -28,7 +31,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
         os.close(handle)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -45,6 +48,12 @@ def atomic(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what `atomic` left in a folder in which nobody writes, when it was killed."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
 
 
 def _to_disk(path: Path) -> None:

@@ -47,7 +47,7 @@ def test_bad_settings(settings, says):
     ("text", "says"),
     [
         ("[dataset", "not valid TOML"),
-        ("name = 'x'", "dataset.*required"),
+        ("name = 'x'", "dataset is missing"),
         ("[dataset]\nname='glyphs'\n[learner]\nname='maml'\n[extra]\na=1", "extra"),
     ],
 )

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import kshot
 from kshot.errors import CheckpointError
 from kshot.testing import gaussians
-from kshot.training.train import _validate
+from kshot.training.validation import validate
 from tests.conftest import SMALL
 
 STEPS = 60
@@ -50,13 +50,13 @@ def fail_at_call(number):
     """The real validation, but for one call."""
     calls = []
 
-    def validate(*arguments):
+    def failing(*arguments):
         calls.append(1)
         if len(calls) == number:
             raise CrashError
-        return _validate(*arguments)
+        return validate(*arguments)
 
-    return validate
+    return failing
 
 
 def crash_at(step):
@@ -86,7 +86,7 @@ def test_a_training_cut_off_in_a_validation_repeats_it(tmp_path, monkeypatch):
     whole, resumed = learner(), learner()
     history = train(whole, validation=validation)
     with monkeypatch.context() as patch:
-        patch.setattr("kshot.training.train._validate", fail_at_call(2))
+        patch.setattr("kshot.training.outer_loop.validate", fail_at_call(2))
         with pytest.raises(CrashError):
             train(learner(), tmp_path / "c", validation=validation)
     again = train(resumed, tmp_path / "c", validation=validation)
@@ -122,9 +122,9 @@ def test_a_finished_training_stays_finished(tmp_path):
     ("options", "says"),
     [
         ({"steps": 30}, "steps=12, but this one has steps=30"),
-        ({"lr": 1e-4}, r"lr=0\.001, but this one has lr=0\.0001"),
+        ({"lr": 1e-4}, r"lr=0\.001, but this one has optimizer\.0\.lr=0\.0001"),
         ({"seed": 5}, "seed=0, but this one has seed=5"),
-        ({"shot": 2}, "spec="),
+        ({"shot": 2}, "shot=1, but this one has shot=2"),
         ({"optimizer": "sgd"}, "optimizer=Adam"),
     ],
 )
@@ -135,9 +135,22 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path, options, says):
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    """By the attributes of its modules, or by the shapes of its weights where they have none."""
+
+    class Scale(torch.nn.Module):
+        def __init__(self, *shape):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(shape))
+
+        def forward(self, rows):
+            return rows * self.weight
+
     train(learner(), tmp_path / "c")
-    with pytest.raises(CheckpointError, match="does not fit"):
+    with pytest.raises(CheckpointError, match="out_features=16, but this one has"):
         train(kshot.ProtoNet(kshot.nn.MLP(8, hidden=(32,), norm=True)), tmp_path / "c")
+    train(kshot.ProtoNet(Scale(8)), tmp_path / "d")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        train(kshot.ProtoNet(Scale(1)), tmp_path / "d")
 
 
 def test_weights_are_no_checkpoint(small_run):
@@ -212,6 +225,40 @@ def assert_same(first, second):
 
 def test_killed_and_resumed(undisturbed, tmp_path):
     assert_same(kill_and_resume(tmp_path, 2, seed=0), undisturbed)
+
+
+def wait_until(ready, process):
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def steps_logged(run):
+    path = run / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_killed_before_the_first_checkpoint_and_in_an_evaluation(undisturbed, tmp_path):
+    run = tmp_path / "run"
+    first = start(tmp_path, *TRAIN[:-1], "--set=evaluation=[{episodes=3000}]", "--out", "run")
+    wait_until((run / "run.json").exists, first)
+    first.kill()
+    first.communicate()
+    assert not (run / "checkpoint.safetensors").exists()
+    (run / ".checkpoint.safetensors.x.part").touch()
+    second = start(tmp_path, "--resume", "run")
+    wait_until(lambda: steps_logged(run) == STEPS, second)
+    time.sleep(0.1)
+    second.kill()
+    second.communicate()
+    assert not (run / "results.json").exists()
+    (run / "weights.safetensors").write_bytes(b"of a step that the checkpoint does not know")
+    finish(start(tmp_path, "--resume", "run"))
+    assert_same(load_file(str(run / "weights.safetensors")), undisturbed)
+    assert json.loads((run / "results.json").read_text())[0]["episodes"] == 3000
+    assert not list(run.glob(".*"))
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ import torch
 
 import kshot
 from kshot.errors import CheckpointError
+from kshot.training.run import RunFolder, read_results
+from tests.conftest import SMALL
 
 
 @pytest.fixture
@@ -54,6 +56,29 @@ def test_a_loaded_run_answers_as_recorded(run):
     recorded = json.loads((run / "results.json").read_text())[0]
     assert result.mean == pytest.approx(recorded["mean"])
     assert result.episode_hash == recorded["episode_hash"]
+
+
+def test_a_run_is_written_by_one_process_at_a_time(run):
+    (run / "results.json").unlink()
+    second = RunFolder.reopen(run)
+    with RunFolder.reopen(run), pytest.raises(CheckpointError, match="another process is at"):
+        second.__enter__()
+    with RunFolder.reopen(run):
+        pass
+
+
+def test_damaged_results_do_not_ask_for_another_training(run):
+    (run / "results.json").write_text("[{}]")
+    with pytest.raises(CheckpointError, match="but not its weights: `kshot evaluate"):
+        read_results(run)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_training_that_cannot_begin_leaves_nothing(cli, tmp_path, seeds):
+    result = cli("train", *SMALL, "--set=train.schedule=cosin", "--out=a/b/c", "--seeds", seeds)
+    assert result.returncode == 2
+    assert "did you mean 'cosine'" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

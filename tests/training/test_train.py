@@ -198,7 +198,7 @@ def test_training_goes_on_in_training_mode_after_a_validation():
             return super().loss(episode)
 
     model = Spy(kshot.nn.MLP(8, norm=True))
-    model.frozen = nn.Dropout().eval()
+    model.frozen = nn.Dropout()
     validation = kshot.FrozenEpisodes(data["test"], kshot.EpisodeSpec(5, 1, 10), 100)
     model.train()
     model.frozen.eval()
@@ -211,7 +211,66 @@ def test_training_goes_on_in_training_mode_after_a_validation():
         validation=validation,
         progress=False,
     )
-    assert [m[:2] for m in modes] == [(True, True)] * 4
+    assert modes == [(True, True, False)] * 4
+
+
+def test_a_learner_in_evaluation_mode_is_trained_in_training_mode():
+    model = learner().eval()
+    kshot.meta_train(model, gaussians()["train"], query=5, steps=1, progress=False)
+    assert model.encoder.layers[2].running_mean.abs().sum() > 0
+
+
+def test_validations_that_are_all_nan_end_in_an_error():
+    class Mute(kshot.MAML):
+        def predict(self, state, x, mask=None):
+            return super().predict(state, x, mask) * float("nan")
+
+    waves = kshot.load("sinusoid")
+    model = Mute(nn.Linear(1, 1), inner_lr=0.01)
+    start = model.head.net.weight.clone()
+    with pytest.raises(DivergedError, match=r"every validation gave a NaN or infinite mse"):
+        kshot.meta_train(
+            model,
+            waves["train"],
+            shot=5,
+            query=5,
+            steps=4,
+            validate_every=2,
+            validation=kshot.FrozenEpisodes(waves["test"], kshot.EpisodeSpec(5, 5, 5), 2),
+            progress=False,
+        )
+    assert not torch.equal(model.head.net.weight, start)
+
+
+def test_the_random_numbers_of_others_are_left_alone():
+    torch.manual_seed(3)
+    expected = torch.randn(2)
+    model = learner()
+    torch.manual_seed(3)
+    kshot.meta_train(model, gaussians()["train"], query=5, steps=2, progress=False)
+    assert torch.equal(torch.randn(2), expected)
+
+
+def test_an_interrupt_in_the_last_validation_is_not_lost():
+    data = gaussians()
+
+    class Signalling(kshot.ProtoNet):
+        def embed(self, examples, statistics=()):
+            if not self.training:
+                os.kill(os.getpid(), signal.SIGINT) if not sent else None
+                sent.append(1)
+            return super().embed(examples, statistics)
+
+    sent = []
+    history = kshot.meta_train(
+        Signalling(kshot.nn.MLP(8)),
+        data["train"],
+        query=5,
+        steps=3,
+        validation=kshot.FrozenEpisodes(data["test"], kshot.EpisodeSpec(5, 1, 5), 5),
+        progress=False,
+    )
+    assert (history.steps, history.stopped) == (3, "interrupted")
 
 
 def test_nan_validation_is_never_the_best():

@@ -10,12 +10,13 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,11 +26,32 @@ from kshot.errors import ConfigError, WorkerError
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(minutes=10)
-"""For a process that neither answers nor ends."""
+PATIENCE = timedelta(hours=1)
+"""For a process that neither answers nor ends; the others also wait while the first evaluates."""
+
+TURN = timedelta(milliseconds=200)
+"""Of waiting for another process: between two turns Python sees signals."""
 
 RENDEZVOUS = "KSHOT_RENDEZVOUS"
 """Environment variable by which a worker that kshot has started finds the others."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process that this one has started, and the file that it talks to."""
+
+    rank: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def end(self) -> str | None:
+        """How it has ended, with its last words; None while it runs."""
+        if (code := self.process.poll()) is None:
+            return None
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        lines = self.log.read_text(errors="replace").splitlines()
+        last = next((f" ({line.strip()})" for line in reversed(lines) if line.strip()), "")
+        return f"worker {self.rank} {how}{last}"
 
 
 @dataclass(frozen=True)
@@ -44,39 +66,33 @@ class Processes:
 
     rank: int = 0
     size: int = 1
-    started: Sequence[subprocess.Popen[bytes]] = field(default=(), repr=False)
+    started: Sequence[Worker] = field(default=(), repr=False)
 
     def share(self, index: Sequence[T]) -> Sequence[T]:
         """This process's part of a sequence that all of them know."""
         return index[self.rank :: self.size]
 
-    def sum(self, tensors: Sequence[Tensor]) -> None:
+    def sum(self, tensors: Sequence[Tensor], meanwhile: Callable[[], None] = lambda: None) -> None:
         """Replace each tensor by its sum over the processes, in one exchange.
+
+        Args:
+            tensors: of the same shapes in all processes.
+            meanwhile: called now and then while the others are awaited; what it raises ends the
+                waiting.
 
         Raises:
             WorkerError: if another process has ended.
         """
         if self.size == 1:
             return
-        flat = torch.cat([t.detach().flatten().double().cpu() for t in tensors])
+        flat = torch.cat([t.detach().flatten().cpu().double() for t in tensors])
         with self._blaming():
-            dist.all_reduce(flat)
+            work = dist.all_reduce(flat, async_op=True)
+            while not _completed(work):
+                meanwhile()
         parts = flat.split([t.numel() for t in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.detach().copy_(part.reshape(tensor.shape))
-
-    def gather(self, value: T) -> list[T]:
-        """The values of all processes, by rank.
-
-        Raises:
-            WorkerError: if another process has ended.
-        """
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        with self._blaming():
-            dist.all_gather_object(values, value)
-        return values
 
     @contextmanager
     def _blaming(self) -> Iterator[None]:
@@ -88,6 +104,17 @@ class Processes:
                 f"{_who_ended(self.started) or 'another process has ended'}; go on from the last "
                 "checkpoint by `kshot train --resume`, with as many --workers as you like."
             ) from error
+
+
+def _completed(work: dist.Work) -> bool:
+    """Wait a turn; RuntimeError if the exchange has failed."""
+    try:
+        work.wait(TURN)
+    except RuntimeError:
+        if not work.is_completed():
+            return False
+        work.wait()  # fails again, unless it has just completed
+    return True
 
 
 ALONE = Processes()
@@ -113,9 +140,9 @@ def _number(variable: str) -> int:
         ) from error
 
 
-@contextmanager
-def join_processes() -> Iterator[Processes]:
-    """Meet the other processes that the environment tells of.
+@cache
+def join_processes() -> Processes:
+    """Meet the other processes that the environment tells of, once and until this one ends.
 
     Raises:
         ConfigError: if they cannot be met, for example because the port is in use.
@@ -126,23 +153,18 @@ def join_processes() -> Iterator[Processes]:
         torch.set_num_threads(1)
         Path(f"{file}.{rank}").touch()
     try:
-        dist.init_process_group(
-            "gloo",
-            init_method=f"file://{file}" if file else "env://",
-            rank=rank,
-            world_size=size,
-            timeout=PATIENCE,
-        )
+        _meet(f"file://{file}" if file else "env://", rank, size)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"process {rank} of {size} cannot meet the others at "
             f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')} "
             f"({str(error).splitlines()[0]}): set MASTER_PORT to a free port."
         ) from error
-    try:
-        yield Processes(rank, size)
-    finally:
-        dist.destroy_process_group()
+    return Processes(rank, size)
+
+
+def _meet(where: str, rank: int, size: int) -> None:
+    dist.init_process_group("gloo", init_method=where, rank=rank, world_size=size, timeout=PATIENCE)
 
 
 @contextmanager
@@ -164,58 +186,49 @@ def local_workers(count: int, command: Sequence[str]) -> Iterator[Processes]:
             "OMP_NUM_THREADS": "1",
             "PYTHONSAFEPATH": "1",  # `-m` would put the current folder before the packages
         }
-        started = []
+        started: list[Worker] = []
         try:
             for rank in range(1, count):
-                with Path(folder, f"{rank}.log").open("wb") as log:
+                log = Path(folder, f"{rank}.log")
+                with log.open("wb") as file_of_log:
                     process = subprocess.Popen(
                         command,
-                        env=shared | {"RANK": str(rank)},
+                        env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                         stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=log,
+                        stdout=file_of_log,
+                        stderr=file_of_log,
                     )
-                started.append(process)
+                started.append(Worker(rank, process, log))
             _wait_until_ready(file, started)
             torch.set_num_threads(1)
             group = Processes(0, count, started)
             with group._blaming():
-                dist.init_process_group(
-                    "gloo",
-                    init_method=f"file://{file}",
-                    rank=0,
-                    world_size=count,
-                    timeout=PATIENCE,
-                )
+                _meet(f"file://{file}", 0, count)
             yield group
         finally:
+            for worker in started:
+                worker.process.kill()  # it owns no file, and may be stuck in an exchange
+            for worker in started:
+                worker.process.wait()
             if dist.is_initialized():
                 dist.destroy_process_group()
-            for process in started:
-                process.kill()  # in an exchange it is deaf to gentler signals; it owns no file
-            for process in started:
-                process.wait()
             torch.set_num_threads(threads)
 
 
-def _wait_until_ready(file: Path, started: Sequence[subprocess.Popen[bytes]]) -> None:
-    while not all(Path(f"{file}.{rank}").exists() for rank in range(1, len(started) + 1)):
+def _wait_until_ready(file: Path, started: Sequence[Worker]) -> None:
+    while not all(Path(f"{file}.{worker.rank}").exists() for worker in started):
         if (ended := _who_ended(started, patience=0)) is not None:
-            rank = next(i for i, p in enumerate(started, start=1) if p.returncode is not None)
-            words = (file.parent / f"{rank}.log").read_text(errors="replace").split("\n")
-            last = next((line for line in reversed(words) if line.strip()), "it said nothing")
-            raise WorkerError(f"{ended} before it could begin: {last}")
+            raise WorkerError(f"the training could not begin: {ended}.")
         time.sleep(0.05)
 
 
-def _who_ended(started: Sequence[subprocess.Popen[bytes]], patience: float = 5.0) -> str | None:
+def _who_ended(started: Sequence[Worker], patience: float = 5.0) -> str | None:
     """Which of the processes has ended, and how; a broken connection may be noticed before."""
     deadline = time.monotonic() + patience
     while True:
-        for rank, process in enumerate(started, start=1):
-            if (code := process.poll()) is not None:
-                how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-                return f"worker {rank} {how}"
+        for worker in started:
+            if (ended := worker.end()) is not None:
+                return ended
         if not started or time.monotonic() > deadline:
             return None
         time.sleep(0.05)

@@ -138,6 +138,11 @@ def output_size(encoder: nn.Module, x_shape: Sequence[int]) -> int:
         ) from error
     finally:
         encoder.train(was_training)
+    if out.dim() != 2 and isinstance(encoder, nn.Identity):
+        raise ConfigError(
+            f"examples of shape {tuple(x_shape)} need an encoder: set encoder.name=conv4 for "
+            "images, or mlp."
+        )
     if out.dim() != 2:
         raise ConfigError(
             f"an encoder must give (rows, features), but this one gives {tuple(out.shape)} "

@@ -160,7 +160,7 @@ class BatchNorm(nn.Module):
         if context.collect:
             context.seen.append(statistics)
         if context.update:
-            self._move_running(x, statistics)
+            self._move_running(x, statistics, context.groups)
         return self._normalise(x, statistics, context.groups)
 
     def _normalise(self, x: Tensor, statistics: Statistics, groups: Groups | None) -> Tensor:
@@ -174,11 +174,14 @@ class BatchNorm(nn.Module):
         return x * _per_row(factor, x, groups) + _per_row(offset, x, groups)
 
     @torch.no_grad()
-    def _move_running(self, x: Tensor, statistics: Statistics) -> None:
-        mean, var = (s.detach().mean(0) for s in statistics)
-        count = x[:, 0].numel() / statistics[0].shape[0]
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(var * count / max(count - 1, 1), self.momentum)
+    def _move_running(self, x: Tensor, statistics: Statistics, groups: Groups | None) -> None:
+        mean, var = (s.detach() for s in statistics)
+        # Each group's variance by its own count: a share of the tasks then moves by its share.
+        rows = len(x) if groups is None else _members(groups, x.dtype).sum(0).unsqueeze(1)
+        count = torch.as_tensor(rows * x[0, 0].numel()).to(x)
+        unbiased = var * count / (count - 1).clamp(min=1)
+        self.running_mean.lerp_(mean.mean(0), self.momentum)
+        self.running_var.lerp_(unbiased.mean(0), self.momentum)
 
 
 def _per_row(values: Tensor, x: Tensor, groups: Groups | None) -> Tensor:
@@ -193,8 +196,13 @@ def _group_mean(x: Tensor, groups: Groups | None) -> Tensor:
     if groups is None:
         return rows.mean(0, keepdim=True)
     # A product, because scattered additions are not deterministic on a GPU.
-    members = F.one_hot(groups.ids, groups.count).to(x.dtype)
+    members = _members(groups, x.dtype)
     return (members / members.sum(0)).T @ rows
+
+
+def _members(groups: Groups, dtype: torch.dtype) -> Tensor:
+    """`(rows, groups)`, 1 where the row is the group's."""
+    return F.one_hot(groups.ids, groups.count).to(dtype)
 
 
 def _statistics(x: Tensor, groups: Groups | None) -> Statistics:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -11,10 +13,10 @@ from kshot.datasets import Dataset, Mixture, Split, load
 from kshot.datasets.sources import Source
 from kshot.episodes import draw
 from kshot.episodes.spec import bounds
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, EpisodeError
 from kshot.learners import MetaLearner, TaskShape, build_learner
 from kshot.nn import build_encoder
-from kshot.training.config import RunConfig
+from kshot.training.config import EpisodesConfig, EvaluationConfig, RunConfig
 from kshot.types import first_tensor
 
 
@@ -37,6 +39,31 @@ def load_data(config: RunConfig) -> Dataset:
         {s: Mixture(f"{name}/{s}", tuple(splits)) for s, splits in mixed.items()},
         about=", ".join(part.about for part in parts),
     )
+
+
+def check_episodes(
+    config: RunConfig, data: Dataset, targets: Sequence[tuple[EvaluationConfig, Source]]
+) -> None:
+    """Whether the data can give the episodes of all sections.
+
+    Raises:
+        ConfigError: that names everything that has to be changed, at once.
+    """
+    asked: list[tuple[str, EpisodesConfig, Source]] = [
+        ("train", config.train, source_of(data, config.train.split))
+    ]
+    if "val" in data.splits and config.train.split == "train":
+        asked.append(("validation", config.validation, data["val"]))
+    asked += [("evaluation", evaluation, source) for evaluation, source in targets]
+    wrong: dict[str, None] = {}
+    for section, episodes, source in asked:
+        try:
+            episodes.spec.check(source)
+        except EpisodeError as error:
+            mark = "." if str(error).startswith(("way", "shot", "query")) else ": "
+            wrong[f"{section}{mark}{error}"] = None
+    if wrong:
+        raise ConfigError(" ".join(wrong))
 
 
 def task_shape(config: RunConfig, data: Dataset) -> TaskShape:
@@ -77,7 +104,13 @@ def make_learner(config: RunConfig, shape: TaskShape) -> MetaLearner:
     """
     seed_weights(config.seed)
     encoder: nn.Module = build_encoder(config.encoder.name, shape.x_shape, config.encoder.options)
-    return build_learner(config.learner.name, encoder, shape, config.learner.options)
+    learner = build_learner(config.learner.name, encoder, shape, config.learner.options)
+    if not any(True for _ in learner.parameters()):
+        raise ConfigError(
+            f"{config.learner.name} without an encoder has nothing to train: set "
+            "encoder.name=conv4 for images, or mlp for other features."
+        )
+    return learner
 
 
 def seed_weights(seed: int) -> None:
@@ -86,7 +119,7 @@ def seed_weights(seed: int) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `mps` as a device that works here.
+    """`auto`, `cpu`, `cuda` or `mps` as a device that works here; each process has its own GPU.
 
     Raises:
         ConfigError: if this machine has no such device.
@@ -97,9 +130,19 @@ def pick_device(name: str) -> torch.device:
         "cpu": True,
     }
     if name == "auto":
-        return torch.device(next(device for device, here in available.items() if here))
+        name = next(device for device, here in available.items() if here)
     if name not in available:
         raise ConfigError(f"--device {name}: choose auto, cpu, cuda or mps.")
     if not available[name]:
         raise ConfigError(f"--device {name} is not available here: use --device auto or cpu.")
+    if name == "cuda":
+        return torch.device("cuda", _local_rank() % torch.cuda.device_count())
     return torch.device(name)
+
+
+def _local_rank() -> int:
+    """This process's number among those of a job on this machine."""
+    rank = os.environ.get("LOCAL_RANK", "0")
+    if not rank.isdigit():
+        raise ConfigError(f"LOCAL_RANK={rank!r} is no number: start by torchrun, or unset it.")
+    return int(rank)

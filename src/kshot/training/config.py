@@ -31,15 +31,23 @@ class Part(BaseModel):
         return dict(self.model_extra or {})
 
 
-# A data set without options may be given by its name alone.
-Chosen = Annotated[Part, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]
+def _chosen(value: Any) -> Any:
+    """A name alone as a table; a path as one that holds from any working folder."""
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, dict) and isinstance(path := value.get("path"), str) and path:
+        return {**value, "path": str(Path(path).expanduser().absolute())}
+    return value
+
+
+Chosen = Annotated[Part, BeforeValidator(_chosen)]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Episodes(_Strict):
+class EpisodesConfig(_Strict):
     """The arguments of `EpisodeSpec`."""
 
     way: Count = 5
@@ -53,7 +61,7 @@ class _Episodes(_Strict):
         return EpisodeSpec(self.way, self.shot, self.query, self.imbalanced)
 
 
-class TrainConfig(_Episodes):
+class TrainConfig(EpisodesConfig):
     """The arguments of `meta_train`.
 
     With `split = "train+val"` there is nothing left to validate on, and the last weights are kept:
@@ -71,7 +79,7 @@ class TrainConfig(_Episodes):
     augment: list[Literal["affine", "crop", "flip", "jitter"]] = []
 
 
-class ValidationConfig(_Episodes):
+class ValidationConfig(EpisodesConfig):
     """The frozen episodes that choose the best weights."""
 
     episodes: int = Field(200, ge=2)
@@ -79,7 +87,7 @@ class ValidationConfig(_Episodes):
     patience: int | None = Field(None, ge=1)
 
 
-class EvaluationConfig(_Episodes):
+class EvaluationConfig(EpisodesConfig):
     """One row group of the result table."""
 
     dataset: Chosen | None = None
@@ -96,8 +104,8 @@ class RunConfig(_Strict):
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0, lt=2**63)
     dataset: Chosen | list[Chosen]
-    encoder: Part = Part(name="none")
-    learner: Part
+    encoder: Chosen = Part(name="none")
+    learner: Chosen
     train: TrainConfig = TrainConfig()
     validation: ValidationConfig = ValidationConfig()
     evaluation: list[EvaluationConfig] = []
@@ -106,6 +114,25 @@ class RunConfig(_Strict):
     def datasets(self) -> list[Part]:
         """What is trained on: one data set, or several at once."""
         return self.dataset if isinstance(self.dataset, list) else [self.dataset]
+
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "train": TrainConfig,
+    "validation": ValidationConfig,
+    "evaluation": EvaluationConfig,
+}
+
+EXPECTED = {
+    "name": "give letters, digits, '.', '_' and '-', a letter or digit first",
+    "dataset": "give a name, such as 'glyphs', or a table with a name and options",
+    "encoder": "give a name, such as 'conv4', or a table with a name and options",
+    "learner": "give a name, such as 'protonet', or a table with a name and options",
+    "evaluation": "give a list of tables, each begun by [[evaluation]]",
+    "train.augment": "give a list of 'affine', 'crop', 'flip' and 'jitter'",
+    "way": "give a whole number, or a range such as [2, 5]",
+    "shot": "give a whole number, a range such as [1, 5], or 'any'",
+}
+"""What a setting takes, by its name or the last part of it."""
 
 
 def recipe_names() -> list[str]:
@@ -167,22 +194,30 @@ def validate(raw: dict[str, Any]) -> RunConfig:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = [str(part) for part in first["loc"]]
-        if first["type"] == "extra_forbidden":
+        extra = first["type"] == "extra_forbidden"
+        *sections, key = first["loc"]
+        where = [*_known(sections), *([str(key)] if extra else _known([key]))]
+        if extra:
             raise unknown(
                 f"setting of {'.'.join(where[:-1]) or 'a recipe'}", where[-1], _keys_at(where[:-1])
             ) from error
-        got = f" (got {first['input']!r})" if first["type"] != "missing" else ""
-        raise ConfigError(f"setting {'.'.join(where)}: {first['msg'].lower()}{got}.") from error
+        name = ".".join(where)
+        expected = EXPECTED.get(name) or EXPECTED.get(where[-1] if len(where) > 1 else "")
+        if first["type"] == "missing":
+            raise ConfigError(f"setting {name} is missing: {expected or 'give it'}.") from error
+        raise ConfigError(
+            f"setting {name}: {expected or first['msg'].lower()} (got {first['input']!r})."
+        ) from error
+
+
+def _known(loc: Sequence[int | str]) -> list[str]:
+    """A place in a recipe, without pydantic's own words for the kinds that it tried."""
+    own = {name for section in SECTIONS.values() for name in section.model_fields}
+    return [str(p) for p in loc if isinstance(p, int) or p in own or p in RunConfig.model_fields]
 
 
 def _keys_at(where: list[str]) -> list[str]:
-    sections: dict[str, type[BaseModel]] = {
-        "train": TrainConfig,
-        "validation": ValidationConfig,
-        "evaluation": EvaluationConfig,
-    }
-    return list(sections.get(where[0] if where else "", RunConfig).model_fields)
+    return list(SECTIONS.get(where[0] if where else "", RunConfig).model_fields)
 
 
 def _apply(raw: dict[str, Any], setting: str) -> None:
@@ -196,9 +231,12 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
     if key in ("dataset", "encoder", "learner") and isinstance(value, str):
         value = {"name": value}
     *parents, last = key.split(".")
-    place = raw
+    places = [raw]
     for parent in parents:
-        place = place.setdefault(parent, {})
-        if not isinstance(place, dict):
+        found = [place.setdefault(parent, {}) for place in places]
+        # Of a list, such as that of the evaluations, all.
+        places = [p for part in found for p in (part if isinstance(part, list) else [part])]
+        if not places or not all(isinstance(place, dict) for place in places):
             raise ConfigError(f"--set {setting}: {parent!r} is not a section with keys.")
-    place[last] = value
+    for place in places:
+        place[last] = value

@@ -28,8 +28,9 @@ from kshot.evaluation import Result, predictions
 from kshot.evaluation.protocol import seen_classes
 from kshot.learners import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
-from kshot.training.build import load_data, make_learner, source_of, task_shape
+from kshot.training.build import check_episodes, load_data, make_learner, source_of, task_shape
 from kshot.training.config import EvaluationConfig, RunConfig
+from kshot.training.interrupt import interrupted_by_sigterm
 from kshot.training.pictures import run_report
 from kshot.training.run import RunFolder
 from kshot.training.scores import Target, evaluate_all, stated
@@ -62,6 +63,7 @@ class Outcome:
     results: list[Result]
 
 
+@interrupted_by_sigterm()
 def run(
     config: RunConfig,
     folder: Path,
@@ -97,10 +99,11 @@ def run(
             "leaves nothing to validate on: leave it out."
         )
     data = load_data(config)
+    targets = [(e, _target(e, config, data)) for e in config.evaluation]
+    check_episodes(config, data, targets)
     shape = task_shape(config, data)
     learner = make_learner(config, shape).to(device)
     validation = _validation(config, data)
-    targets = [(e, _target(e, config, data)) for e in config.evaluation]
     if rank > 0:
         with processes(folder) as group:
             history = _train(config, data, learner, validation, RunFolder(folder), group)
@@ -112,30 +115,27 @@ def run(
                 f"warning: {len(seen):,} classes of {tested.name}, such as {seen[0]}, have the "
                 "names of classes in meta-training: if they are the same, its score says too much"
             )
-    out = RunFolder.reopen(folder) if resume else RunFolder.create(folder, config, shape)
-    ready()
-    try:
+    with RunFolder.reopen(folder) if resume else RunFolder.create(folder, config, shape) as out:
+        ready()
         with processes(folder) as group:
             history = _train(config, data, learner, validation, out, group, progress)
-    finally:
-        out.discard_if_empty()
-    if history.steps == 0:
-        tell("stopped before the first step; nothing was written")
-        return Outcome(folder, history, [])
-    reason = f" ({history.stopped})" if history.stopped else ""
-    tell(
-        f"{history.steps} steps in {history.seconds:.0f} s{reason}; "
-        f"kept the weights of step {history.best_step}"
-    )
-    if history.stopped == "interrupted":
-        tell(f"go on with: kshot train --resume {folder}")
-        return Outcome(folder, history, [])
-    results = evaluate_all(config, shape, learner, targets, history.best_step, progress)
-    results = [replace(r, command=out.command) for r in results]
-    tell("drawing the report")
-    run_report(folder, config, learner, data, history, results)
-    out.finish(results)
-    return Outcome(folder, history, results)
+        if history.steps == 0:
+            tell("stopped before the first step; nothing was written")
+            return Outcome(folder, history, [])
+        out.save(learner, history.best_step)
+        reason = f" ({history.stopped})" if history.stopped else ""
+        tell(
+            f"{history.steps} steps in {history.seconds:.0f} s{reason}; "
+            f"kept the weights of step {history.best_step}"
+        )
+        if history.stopped == "interrupted":
+            return Outcome(folder, history, [])
+        results = evaluate_all(config, shape, learner, targets, history.best_step, progress)
+        results = [replace(r, command=out.command) for r in results]
+        tell("drawing the report")
+        run_report(folder, config, learner, data, history, results)
+        out.finish(results)
+        return Outcome(folder, history, results)
 
 
 def _validation(config: RunConfig, data: Dataset) -> FrozenEpisodes | None:
@@ -145,14 +145,13 @@ def _validation(config: RunConfig, data: Dataset) -> FrozenEpisodes | None:
 
 
 def _target(evaluation: EvaluationConfig, config: RunConfig, data: Dataset) -> Source:
-    """The source of an evaluation, checked before any training."""
+    """The source of an evaluation."""
     part = evaluation.dataset
     own = {p.name: p.options for p in config.datasets}
     if part is None or (list(own) == [part.name] and not part.options):
         source = data[evaluation.split]
     else:
         source = load(part.name, **{**own.get(part.name, {}), **part.options})[evaluation.split]
-    evaluation.spec.check(source)
     return source
 
 

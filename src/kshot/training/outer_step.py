@@ -12,6 +12,7 @@ from kshot.engine.processes import Processes
 from kshot.errors import DivergedError
 from kshot.learners.base import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
+from kshot.training.interrupt import Stop
 from kshot.types import Episode
 
 
@@ -25,7 +26,7 @@ def outer_step(
     step: int,
     weight: float,
     processes: Processes,
-    stop: bool,
+    stop: Stop,
 ) -> tuple[float, bool]:
     """Differentiate the loss of this process's tasks, join the gradients, step.
 
@@ -38,7 +39,7 @@ def outer_step(
         step: for messages.
         weight: this process's share of the meta-batch's tasks.
         processes: who shares the meta-batch.
-        stop: whether this process was asked to stop.
+        stop: the user's wish to stop, as this process knows it.
 
     Returns:
         The meta-batch's loss, and whether any process was asked to stop.
@@ -47,6 +48,8 @@ def outer_step(
         DivergedError: if loss or gradient are not finite; nothing has changed then.
         DifferentiationError: if a layer cannot be differentiated as the learner needs.
         WorkerError: if another process has ended; nothing has changed then.
+        GaveUpWaitingError: if the user wants to stop and another process does not answer; nothing
+            has changed then.
     """
     optimizer.zero_grad(set_to_none=True)
     # The forward moves running statistics; a step that fails must not leave its own.
@@ -89,18 +92,20 @@ def _join(
     loss: Tensor,
     weight: float,
     processes: Processes,
-    stop: bool,
+    stop: Stop,
 ) -> tuple[Tensor, bool]:
     """Sum gradients, loss and the wish to stop; average the running statistics."""
     if processes.size == 1:
-        return loss, stop
+        return loss, stop.asked
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     statistics = [b for b in learner.buffers() if b.is_floating_point()]
-    for buffer in statistics:
-        buffer *= weight
-    asked = torch.tensor(float(stop))
+    # Weighted in double precision, so that the mean of equal values is that value.
+    means = [b.cpu().double() * weight for b in statistics]
+    asked = torch.tensor(float(stop.asked))
     gradients = [p.grad for p in parameters if p.grad is not None]
-    processes.sum([*gradients, *statistics, loss, asked])
+    processes.sum([*gradients, *means, loss, asked], stop.while_waiting)
+    for buffer, mean in zip(statistics, means, strict=True):
+        buffer.copy_(mean)
     return loss, bool(asked > 0)

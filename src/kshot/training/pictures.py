@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from kshot.datasets import Dataset, Split
 from kshot.datasets.sinusoid import Sinusoids
 from kshot.datasets.sources import feature_shape
-from kshot.episodes import EpisodeSpec, draw
+from kshot.episodes import EpisodeSpec, class_names, draw
 from kshot.episodes.sampler import episode_key
 from kshot.episodes.spec import bounds
 from kshot.errors import EpisodeError
 from kshot.evaluation import Result, plots, predictions
+from kshot.evaluation.record import with_options
 from kshot.evaluation.report import Picture, write_report
 from kshot.evaluation.scoring import embed_split
 from kshot.learners import MetaLearner
@@ -65,13 +66,15 @@ def run_report(
             0, Picture("At a glance", "95 % intervals over episodes.", plots.result_bars(results))
         )
     kind = "transductive" if learner.transductive else "inductive"
+    trained_on = data[config.train.split]
+    where = with_options(trained_on.name, getattr(trained_on, "options", {}))
     subtitle = (
-        f"{type(learner).__name__} ({kind}) meta-trained on {data.name} for {history.steps} steps "
+        f"{type(learner).__name__} ({kind}) meta-trained on {where} for {history.steps} steps "
         f"in {history.seconds:.0f} s, seed {config.seed}"
     )
     write_report(
         folder / "report.html",
-        config.name,
+        f"{config.name}: {folder.absolute().name}",
         subtitle,
         results,
         pictures,
@@ -102,8 +105,10 @@ def _episode_pictures(learner: MetaLearner, test: Split, config: RunConfig) -> l
             Picture(
                 f"An unseen task ({spec.describe()})",
                 "Left: all that the learner was given. Right: what it was asked; a red frame is "
-                "a wrong answer, with the class that was answered.",
-                plots.episode_picture(episode, output),
+                "a wrong answer, with the number of the class that was answered.",
+                plots.episode_picture(
+                    episode, output, names=class_names(test, spec, SHOWN_SEED, [i])[0]
+                ),
             )
         )
     return pictures

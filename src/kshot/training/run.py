@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ import kshot
 from kshot.errors import CheckpointError
 from kshot.evaluation import Result
 from kshot.evaluation.record import command
-from kshot.files import cannot_write, write_json, write_text
+from kshot.files import cannot_write, remove_temporary, write_json, write_text
 from kshot.learners import MetaLearner, TaskShape
 from kshot.training.build import make_learner
 from kshot.training.config import RunConfig, validate
@@ -28,6 +32,9 @@ FORMAT = 2
 
 WEIGHTS, CHECKPOINT, METRICS = "weights.safetensors", "checkpoint.safetensors", "metrics.jsonl"
 SCORES, RESULTS = "scores.safetensors", "results.json"
+
+NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.ENOTSUP)
+"""What a file system without locks answers, such as some network drives."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Run:
 
 
 class RunFolder:
-    """A run folder being written, every file whole or not at all."""
+    """A run folder being written, every file whole or not at all, by one process at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,8 +63,9 @@ class RunFolder:
         self.made: list[Path] = []
 
     @classmethod
-    def create(cls, path: Path, config: RunConfig, shape: TaskShape) -> RunFolder:
-        """A new folder, with the configuration in it.
+    @contextmanager
+    def create(cls, path: Path, config: RunConfig, shape: TaskShape) -> Iterator[RunFolder]:
+        """A new folder, with the configuration in it; it goes if nothing is achieved.
 
         Raises:
             CheckpointError: if the folder exists and is not empty, or cannot be written.
@@ -71,7 +79,7 @@ class RunFolder:
                     f"{path} already holds something: choose another --out, remove it, or go on "
                     f"with the run in it by --resume {path}."
                 )
-            folder.made = [p for p in (path, path.parent) if not p.exists()]
+            folder.made = [p for p in (path, *path.parents) if not p.exists()]
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(path, error) from error
@@ -82,24 +90,32 @@ class RunFolder:
             "task_shape": shape._asdict(),
             "command": command(),
         }
-        write_json(path / "run.json", manifest)
-        return folder
+        with _locked(path):
+            try:
+                write_json(path / "run.json", manifest)
+                yield folder
+            finally:
+                folder._discard_if_empty()
 
     @classmethod
-    def reopen(cls, path: Path) -> RunFolder:
+    @contextmanager
+    def reopen(cls, path: Path) -> Iterator[RunFolder]:
         """The folder of a run that was stopped, its metrics cut back to its checkpoint.
 
         Raises:
-            CheckpointError: if the run has finished, or its checkpoint is damaged.
+            CheckpointError: if the run has finished, if another process is at it, or if its
+                checkpoint is damaged.
         """
         if (path / RESULTS).exists():
             raise CheckpointError(
                 f"{path} has finished: see {path / 'report.html'}, or `kshot evaluate {path}`."
             )
         folder = cls(path)
-        rows = folder._history["rows"] if folder.started else []
-        write_text(path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
-        return folder
+        with _locked(path):
+            remove_temporary(path)
+            rows = folder._history["rows"] if folder.started else []
+            write_text(path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+            yield folder
 
     @property
     def command(self) -> str:
@@ -141,12 +157,44 @@ class RunFolder:
         write_json(self.path / RESULTS, [r.as_dict() for r in results])
         self.checkpoint.unlink(missing_ok=True)
 
-    def discard_if_empty(self) -> None:
+    def _discard_if_empty(self) -> None:
         """Leave nothing behind where nothing was achieved."""
-        if self.path in self.made and not (self.started or (self.path / WEIGHTS).exists()):
+        if not (self.started or (self.path / WEIGHTS).exists()):
             shutil.rmtree(self.path)
-            if self.path.parent in self.made and not any(self.path.parent.iterdir()):
-                self.path.parent.rmdir()
+            remove_empty(self.made[1:])
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Refuse a folder that another process writes; the system lets go of it at a death."""
+    if sys.platform == "win32":
+        yield  # it has no such locks
+        return
+    import fcntl
+
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"another process is at the run in {folder}: wait until it has ended, or stop it "
+                "first."
+            ) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise cannot_write(folder, error) from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, innermost first, as far as they are there and empty."""
+    for folder in filter(Path.exists, folders):
+        if any(folder.iterdir()):
+            return
+        folder.rmdir()
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -172,8 +220,8 @@ def read_results(folder: Path) -> list[Result] | None:
         return [Result(**r, values=scores[str(i)].numpy()) for i, r in enumerate(records)]
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise CheckpointError(
-            f"the results of {folder} are damaged ({' '.join(str(error).split())[:120]}): remove "
-            f"{folder / RESULTS} and go on by `kshot train --resume {folder}`."
+            f"the results of {folder} are damaged ({' '.join(str(error).split())[:120]}), but not "
+            f"its weights: `kshot evaluate {folder}` scores them again."
         ) from error
 
 

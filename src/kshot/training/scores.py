@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
+from rich.console import Console
 from rich.progress import Progress
 
 from kshot.datasets import Mixture, Split
@@ -51,7 +52,9 @@ def evaluate_all(
         for e, source in targets
         for label, method in [(name, learner), *(baselines if e.transductive is None else [])]
     ]
-    with Progress(disable=not progress, transient=True) as bar:
+    console = Console()
+    shown = progress and console.is_terminal
+    with Progress(console=console, disable=not shown, transient=True) as bar:
         for e, source, label, method in bar.track(jobs, description="evaluating"):
             key = (label, _content(source), e.transductive)
             if key not in seen:

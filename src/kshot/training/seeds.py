@@ -13,7 +13,7 @@ from kshot.evaluation.report import Picture, write_report
 from kshot.files import write_json
 from kshot.training.config import RunConfig, validate
 from kshot.training.job import Outcome, run
-from kshot.training.run import RESULTS, read_results
+from kshot.training.run import RESULTS, read_results, remove_empty
 from kshot.training.state import History
 
 PLAN = "seeds.json"
@@ -53,29 +53,37 @@ def run_seeds(
     if resume and (folder / RESULTS).exists():
         raise CheckpointError(f"{folder} has finished: see {folder / 'report.html'}.")
 
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
+
     def begin() -> None:
         if rank == 0:
             write_json(folder / PLAN, plan)
-        ready()
+        if history.steps == 0:
+            ready()
 
     found: list[list[Result]] = []
     history = History()
-    for seed in range(config.seed, config.seed + count):
-        part = folder / f"seed-{seed}"
-        results = read_results(part)
-        if results is None:
-            outcome = run(
-                config.model_copy(update={"seed": seed}),
-                part,
-                resume=(part / "run.json").exists(),
-                ready=begin,
-                rank=rank,
-                **options,
-            )
-            history, results = outcome.history, outcome.results
-            if history.stopped == "interrupted":
-                return outcome
-        found.append(results)
+    try:
+        for seed in range(config.seed, config.seed + count):
+            part = folder / f"seed-{seed}"
+            results = read_results(part)
+            if results is None:
+                outcome = run(
+                    config.model_copy(update={"seed": seed}),
+                    part,
+                    resume=(part / "run.json").exists(),
+                    ready=begin,
+                    rank=rank,
+                    **options,
+                )
+                history, results = outcome.history, outcome.results
+                if history.stopped == "interrupted":
+                    return outcome
+            found.append(results)
+    finally:
+        if rank == 0 and folder in made and not any(folder.glob("seed-*")):
+            (folder / PLAN).unlink(missing_ok=True)
+            remove_empty(made)
     if rank > 0:
         return Outcome(folder, history, [])
     joined = [over_seeds(group) for group in zip(*found, strict=True)]

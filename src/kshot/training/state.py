@@ -16,8 +16,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from kshot.errors import CheckpointError
 from kshot.files import atomic
+from kshot.training.settings import check_same
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 
 
 @dataclass
@@ -101,12 +102,13 @@ class TrainingState:
     smooth: float = 0.0
     rate: float = 0.0
 
-    def save(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def save(self, path: Path, settings: Mapping[str, str]) -> None:
         """Write everything into one safetensors file, atomically.
 
         Args:
             path: of the file.
-            settings: what decided the training, to be compared when it is loaded.
+            settings: what decided the training (see `kshot.training.settings`), to be compared
+                when it is loaded.
 
         Raises:
             CheckpointError: if the file cannot be written, or the optimizer's state not be kept.
@@ -124,14 +126,11 @@ class TrainingState:
             "rate": self.rate,
             "best": [self.best.step, self.best.score],
         }
-        tensors = {"rng": torch.get_rng_state()} | moments
-        if torch.cuda.is_available():
-            tensors["rng/cuda"] = torch.cuda.get_rng_state()
-        tensors |= {f"learner/{k}": v for k, v in self.learner.state_dict().items()}
+        tensors = moments | {f"learner/{k}": v for k, v in self.learner.state_dict().items()}
         tensors |= {f"best/{k}": v for k, v in self.best.weights.items()}
         save_tensors(path, tensors, words)
 
-    def load(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def load(self, path: Path, settings: Mapping[str, str]) -> None:
         """Continue from a file that `save` has written.
 
         Raises:
@@ -143,12 +142,7 @@ class TrainingState:
                 f"{path} is no checkpoint of this kshot (format {words.get('format')}, not "
                 f"{CHECKPOINT_FORMAT}): start anew with another file."
             )
-        for name, value in json.loads(json.dumps(dict(settings))).items():
-            if (before := words["settings"].get(name)) != value:
-                raise CheckpointError(
-                    f"{path} belongs to a training with {name}={before}, but this one has "
-                    f"{name}={value}: set it back, or start anew with another checkpoint."
-                )
+        check_same(path, words["settings"], settings)
         try:
             with safe_open(str(path), framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -161,9 +155,6 @@ class TrainingState:
             self.history.stopped = None
             self.smooth, self.rate = words["smooth"], words["rate"]
             self.best.step, self.best.score = words["best"]
-            torch.set_rng_state(tensors["rng"])
-            if "rng/cuda" in tensors and torch.cuda.is_available():
-                torch.cuda.set_rng_state(tensors["rng/cuda"])
         except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             what = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{path} does not fit this learner: {what}.") from error

@@ -2,14 +2,20 @@
 
 import json
 import resource
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from PIL import Image
 
+import kshot
+from kshot.cli import listing
+from kshot.datasets.features import save_features
 from kshot.training import load_run
+from kshot.training.config import read_recipe
 from tests.conftest import SMALL
 
 
@@ -95,6 +101,65 @@ def test_episodes_draws_a_picture(cli, tmp_path):
     assert (tmp_path / "e.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_episodes_take_options_of_the_data_set(cli, tmp_path):
+    save_features(tmp_path / "f", (data := kshot.load("digits")), data.splits, "nothing")
+    drawn = cli("episodes", "features", "--set", "path=f", "--out", "new/e.png")
+    assert drawn.returncode == 0, drawn.stderr
+    assert "(path=f)" in drawn.stdout
+    assert (tmp_path / "new" / "e.png").exists()
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path):
+    command = f"{shlex.quote(sys.executable)} -m kshot recipes | head -0; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_what_to_do_next_fits_the_run(cli):
+    result = cli("train", *SMALL, "--set=evaluation.way=3", "--out", "my run")
+    assert "  kshot evaluate 'my run' --episodes 5000" in result.stdout
+    assert "  kshot episodes glyphs --way 3" in result.stdout
+    assert "  kshot train maml-glyphs" in result.stdout
+    alone = cli("train", *SMALL, "--set=evaluation=[]", "--out", "alone")
+    assert "Report: alone/report.html" in alone.stdout
+
+
+def test_seeds_have_one_header(cli):
+    result = cli("train", *SMALL, "--seeds", 2, "--out", "all")
+    assert result.stdout.count("kshot train protonet-glyphs on") == 1
+
+
+def test_a_relative_path_holds_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = read_recipe("protonet-folder", ["dataset.path=photos"])
+    assert config.datasets[0].options["path"] == str(tmp_path / "photos")
+
+
+def test_photos_of_ones_own(cli, tmp_path):
+    save_photos(tmp_path / "photos", classes=20)
+    few = ["--set=train.steps=2", "--set=validation.episodes=4", "--set=evaluation.episodes=4"]
+    result = cli("train", "protonet-folder", "--set", "dataset.path=photos", *few, "--out", "run")
+    assert result.returncode == 0, result.stderr
+    assert "folder/test (path=photos, size=64, lanczos" in result.stdout
+
+
+def test_all_that_is_too_wide_is_named_at_once(cli, tmp_path):
+    save_photos(tmp_path / "photos", classes=6)
+    result = cli("train", "protonet-folder", "--set", "dataset.path=photos")
+    assert result.returncode == 2
+    for setting in ("train.way=5", "validation.way=3", "evaluation.way=3"):
+        assert result.stderr.count(setting) == 1
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def save_photos(folder, classes):
+    for label in range(classes):
+        (folder / f"class{label}").mkdir(parents=True)
+        for number in range(12):
+            image = Image.new("RGB", (16, 16), (10 * label, 20 * number, 0))
+            image.save(folder / f"class{label}" / f"{number}.png")
+
+
 BAD = {
     "unknown recipe": (["train", "protonet-glyph"], "did you mean 'protonet-glyphs'"),
     "unknown key": (["train", "--set", "train.step=3"], "did you mean 'steps'"),
@@ -160,6 +225,14 @@ BAD = {
         ["train", "maml-sinusoid", "--set", "encoder={name='conv4'}"],
         "encoder.name=mlp",
     ),
+    "a name alone of the wrong kind": (["train", "--set=name=a/b"], "letters, digits"),
+    "lots of shots": (["train", "--set=train.shot=lots"], "a range such as [1, 5], or 'any'"),
+    "shot of no size": (["train", "--set=train.shot=0"], "train.shot=0"),
+    "option of a data set without": (["train", "--set=dataset.size=9"], "has no options"),
+    "no encoder": (["train", "--set=encoder={name='none'}"], "set encoder.name=conv4"),
+    "no encoder of MAML": (["train", "maml-glyphs", "--set=encoder={name='none'}"], "an encoder"),
+    "no path": (["train", "protonet-folder"], "--set dataset.path=photos"),
+    "picture of another kind": (["episodes", "digits", "--out", "e.pdf"], "ends in .png"),
     "missing run": (["evaluate", "nowhere"], "there is no run folder"),
     "folder of something else": (["evaluate", "."], "not a kshot run"),
     "no images": (["episodes", "sinusoid"], "no images"),
@@ -233,6 +306,29 @@ def test_nan_is_one_line(cli, tmp_path):
 
 def test_debug_shows_the_traceback(program):
     assert "Traceback" in program("--debug", "evaluate", "nowhere").stderr
+
+
+def test_an_interrupt_after_the_training_tells_how_to_go_on(tmp_path):
+    endless = ["--set=train.steps=2", "--set=evaluation=[{episodes=10000000}]"]
+    command = [sys.executable, "-m", "kshot", "train", *SMALL, *endless, "--out", "my run"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if "kept the weights" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "kshot train --resume 'my run'" in out
+    assert "Traceback" not in err
+
+
+def test_an_interrupt_of_another_command_says_that_nothing_was_kept(cli, monkeypatch):
+    monkeypatch.setattr(listing, "_version", lambda package: signal.raise_signal(signal.SIGINT))
+    result = cli("env")
+    assert result.returncode == 130
+    assert result.stderr == "interrupted: nothing was kept; give the command again.\n"
 
 
 def test_interrupt_keeps_what_was_learned_and_tells_how_to_go_on(tmp_path):

@@ -5,9 +5,26 @@ import shutil
 
 import pytest
 
+from kshot.datasets.features import save_features
+from kshot.testing import gaussians
 from tests.conftest import SMALL
 
 WAVES = ["--set=train.steps=3", "--set=validation.episodes=3", "--set=evaluation=[]", "--quiet"]
+
+
+FEATURES = [
+    "--set=dataset={name='features'}",
+    "--set=encoder={name='mlp'}",
+    "--set=train={way=5, query=5, steps=2}",
+    "--set=evaluation=[]",
+    "--quiet",
+]
+
+
+def write_features(path):
+    data = gaussians()
+    save_features(path, data, data.splits, "nothing")
+    return path
 
 
 @pytest.fixture
@@ -31,7 +48,7 @@ def test_runs_and_the_baseline_on_the_same_episodes(cli, small_run, other, tmp_p
     # Pixels beat an encoder after four steps, and the table says so.
     assert record["differences"][1]["verdict"] == "better"
     row = next(line for line in result.stdout.splitlines() if line.startswith("1-NN"))
-    assert row.split()[-1] == "better"
+    assert row.split()[-2:] == ["better", "inductive"]
     assert f"{100 * record['differences'][1]['mean']:+.2f} ±" in row
     assert (tmp_path / "compare.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -71,6 +88,18 @@ def test_regression(cli, tmp_path):
     assert "squared error" in result.stdout
 
 
+def test_other_settings_of_the_data_are_named(cli, tmp_path):
+    for name in ("a", "b"):
+        file = write_features(tmp_path / f"{name}.safetensors")
+        trained = cli("train", *FEATURES, f"--set=dataset.path={file}", "--out", name)
+        assert trained.returncode == 0, trained.stderr
+    said = " ".join(cli("compare", "a", "b", "--episodes", 5).stdout.split())
+    assert "b: trained on data with other settings than a; all are scored on features of" in said
+    assert "(path=a.safetensors)" in said
+    chosen = ["--set", f"path={tmp_path / 'b.safetensors'}"]
+    assert "other settings" not in cli("compare", "a", "b", "--episodes", 5, *chosen).stdout
+
+
 def test_runs_of_one_name_go_by_their_paths(cli, small_run, tmp_path):
     shutil.copytree(small_run, tmp_path / "elsewhere" / "small")
     result = cli("compare", small_run, "elsewhere/small", "--episodes", 3)
@@ -84,6 +113,7 @@ def test_runs_of_one_name_go_by_their_paths(cli, small_run, tmp_path):
         (["nowhere"], "there is no run folder nowhere"),
         (["--out", "/proc/c.png"], "cannot write"),
         (["--json", "/proc/c.json"], "cannot write"),
+        (["--out", "c.pdf"], "ends in .png"),
         (["--way", 5000], "needs 5000 classes"),
     ],
 )

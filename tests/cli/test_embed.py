@@ -40,6 +40,13 @@ def test_the_file_tells_its_origin(digits):
         assert part in facts["encoder"]
 
 
+def test_runs_of_several_seeds_are_embedded_one_by_one(cli):
+    assert cli("train", *SMALL, "--seeds", 2, "--set=evaluation=[]", "--out", "all").returncode == 0
+    result = cli("embed", "all", "--out", "f")
+    assert result.returncode == 2
+    assert "embed by one, such as all/seed-0" in result.stderr
+
+
 def test_all_splits_or_one(cli, small_run, tmp_path):
     assert cli("embed", small_run, "--split", "test", "--out", "one").returncode == 0
     assert list(kshot.load("features", path=str(tmp_path / "one")).splits) == ["test"]
@@ -81,7 +88,7 @@ def test_every_head_learns_from_stored_features(cli, tmp_path, learner):
         "run",
     )
     assert result.returncode == 0, result.stderr
-    assert "features of gaussians/test, 5-way 1-shot" in result.stdout
+    assert "features of gaussians/test (path=f), 5-way 1-shot" in result.stdout
     assert cli("evaluate", "run", "--episodes", 5).returncode == 0
 
 

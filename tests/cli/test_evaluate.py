@@ -27,6 +27,28 @@ def test_the_whole_record(cli, small_run, tmp_path):
     assert "kshot 0." in said
 
 
+def test_what_is_not_asked_is_as_in_the_recipe(cli, tmp_path):
+    own = "--set=evaluation=[{way=3, shot=[1, 2], query=4, imbalanced=true, episodes=4}]"
+    assert cli("train", *SMALL, own, "--out", "run").returncode == 0
+    for asked, spec in (
+        ([], {"way": 3, "shot": [1, 2], "query": 4, "imbalanced": True}),
+        (["--shot", 2], {"way": 3, "shot": 2, "query": 4, "imbalanced": False}),
+    ):
+        # The folder of the record is made.
+        scored = cli("evaluate", "run", "--episodes", 3, *asked, "--json", "new/r.json")
+        assert scored.returncode == 0, scored.stderr
+        assert not scored.stdout.startswith("\n")
+        assert json.loads((tmp_path / "new" / "r.json").read_text())[0]["spec"] == spec
+
+
+def test_a_run_that_has_not_finished_is_named(cli, tmp_path):
+    broken = ["--set=train.lr=1e30", "--set=train.optimizer=sgd", "--out", "my run"]
+    assert cli("train", *SMALL, *broken).returncode == 2
+    said = " ".join(cli("evaluate", "my run", "--episodes", 3).stdout.split())
+    assert "my run was stopped or has diverged" in said
+    assert "kshot train --resume 'my run' goes on" in said
+
+
 def test_the_protocol_is_stated_anew(cli, small_run, tmp_path):
     kinds = {}
     for protocol in ([], ["--transductive"], ["--inductive"]):

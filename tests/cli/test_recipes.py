@@ -32,6 +32,7 @@ def with_few_episodes(recipe):
             marks=[] if read_recipe(name).datasets[0].name in EMBEDDED else [pytest.mark.data],
         )
         for name in recipe_names()
+        if name != "protonet-folder"  # of photos that a test in test_cli.py makes
     ],
 )
 def test_a_recipe_runs(cli, tmp_path, recipe):

@@ -5,7 +5,8 @@ from dataclasses import replace
 from rich.console import Console
 
 import kshot
-from kshot.cli.tables import footer, result_table
+from kshot.cli.tables import comparison_table, footer, result_table
+from kshot.evaluation import paired_difference
 from kshot.testing import gaussians
 
 ONE = kshot.evaluate(
@@ -20,10 +21,13 @@ ONE = kshot.evaluate(
 
 
 def printed(*results):
+    return shown(result_table(results), footer(results))
+
+
+def shown(*parts):
     console = Console(width=80, highlight=False)
     with console.capture() as capture:
-        console.print(result_table(results))
-        console.print(footer(results))
+        console.print(*parts, sep="\n")
     return capture.get().splitlines()
 
 
@@ -40,6 +44,22 @@ def test_the_widest_rows_fit():
     wide = replace(ONE, source="omniglot/test", task="20-way 1-shot", name="untrained encoder")
     seeds = replace(wide, training_seeds=(0, 1, 2), seed_std=0.123, mean=0.5, interval=0.1)
     assert any("50.00 ± 10.00 %, 3 seeds ± 12.30  inductive" in line for line in printed(seeds))
+
+
+def test_names_are_folded_and_numbers_are_not():
+    seeds = replace(ONE, training_seeds=(0, 1), seed_std=0.1, transductive=True, name="x" * 60)
+    assert any("2 seeds ± 10.00  transductive" in line for line in printed(seeds))
+    lines = shown(comparison_table([ONE, seeds], [paired_difference(seeds, ONE)]))
+    assert "".join(lines).count("x") == 60
+    row = next(line for line in lines if line.startswith("xx"))
+    assert f"± {100 * ONE.interval:.2f} %" in row
+    assert row.split()[-5:] == ["0.00", "not", "told", "apart", "transductive"]
+
+
+def test_evaluations_with_other_queries_stand_apart():
+    other = replace(ONE, spec=ONE.spec | {"query": 1}, episode_hash="another")
+    headings = [line for line in printed(ONE, other) if line.startswith("gaussians")]
+    assert headings == [f"gaussians/test, 5-way 1-shot, {n}" for n in ("2 queries", "1 query")]
 
 
 def test_the_footer_says_what_is_common():

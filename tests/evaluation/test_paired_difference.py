@@ -74,7 +74,7 @@ def test_other_episodes_cannot_be_paired():
 def test_the_picture_has_both_panels():
     results = [result([0.9, 0.8, 0.7, 0.6], "a"), result([0.8, 0.8, 0.6, 0.4], "b")]
     left, right = comparison(results, [paired_difference(results[1], results[0])]).axes
-    assert [t.get_text() for t in left.get_yticklabels()] == ["a", "b"]
+    assert [t.get_text() for t in left.get_yticklabels()] == ["a\ninductive", "b\ninductive"]
     assert len(left.containers) == 2
     assert len(right.containers) == 1
     assert "difference from a, points" in right.get_xlabel()

@@ -9,6 +9,7 @@ import pytest
 import kshot
 from kshot.errors import EpisodeError
 from kshot.evaluation import over_seeds
+from kshot.evaluation.record import with_options
 from kshot.testing import gaussians
 
 
@@ -68,6 +69,26 @@ def test_a_baseline_that_knows_no_seed_stays_as_it_is():
 def test_what_cannot_be_joined(changes, says):
     with pytest.raises(EpisodeError, match=says):
         over_seeds([result([0.5, 0.7], training_seeds=(0,)), result([0.4, 0.6], **changes)])
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ({}, "x/test"),
+        ({"protocol": "vinyals", "resize": "lanczos", "seed": 0}, "x/test (vinyals, lanczos)"),
+        ({"size": 28, "ink": "dark", "seed": 3}, "x/test (size=28, ink=dark, seed=3)"),
+        ({"flat": True, "skip_unreadable": False}, "x/test (flat=true)"),
+        (
+            {"omniglot.protocol": "vinyals", "omniglot.seed": "0"},
+            "x/test (omniglot.protocol=vinyals)",
+        ),
+        ({"splits": {"train": 0.5}}, 'x/test (splits={"train": 0.5})'),
+    ],
+)
+def test_options_that_matter_are_shown(options, shown):
+    assert with_options("x/test", options) == shown
+    one = result([0.5, 0.7], source="x/test", options=options)
+    assert one.heading == f"{shown}, 5-way 1-shot, 2 queries"
 
 
 def test_what_is_not_finite_is_null_in_json():

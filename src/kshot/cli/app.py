@@ -5,13 +5,31 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Optional, TextIO
+from typing import Annotated, Any, Optional, TextIO, cast
 
 import typer
+from typer.core import TyperGroup
 
+from kshot.cli.output import Output
 from kshot.memory import keep_freed_memory
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
+
+class _Commands(TyperGroup):
+    """Says what Ctrl-C means for a command that cannot go on where it was."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.secho("interrupted: nothing was kept; give the command again.", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="kshot",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -23,6 +41,19 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Way = Annotated[int, typer.Option(help="Classes per task.")]
 Shot = Annotated[int, typer.Option(help="Support examples per class.")]
 Query = Annotated[int, typer.Option(help="Queries per class.")]
+AS_TRAINED = "as in the recipe"
+WayOf = Annotated[
+    Optional[int],  # noqa: UP045  (typer reads this form on every version)
+    typer.Option("--way", help="Classes per task.", show_default=AS_TRAINED),
+]
+ShotOf = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--shot", help="Support examples per class.", show_default=AS_TRAINED),
+]
+QueryOf = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--query", help="Queries per class.", show_default=AS_TRAINED),
+]
 Run = Annotated[Path, typer.Argument(help="The folder of a `kshot train`.")]
 DatasetOf = Annotated[
     Optional[str],  # noqa: UP045
@@ -69,7 +100,7 @@ def _options(
 @app.command()
 def train(
     recipe: Annotated[
-        Optional[str],  # noqa: UP045  (typer reads this form on every version)
+        Optional[str],  # noqa: UP045
         typer.Argument(
             help="A recipe's name (see `kshot recipes`) or a TOML file.",
             show_default="protonet-glyphs",
@@ -111,9 +142,9 @@ def evaluate(
     dataset: DatasetOf = None,
     settings: Settings = None,
     split: SplitName = "test",
-    way: Way = 5,
-    shot: Shot = 1,
-    query: Query = 15,
+    way: WayOf = None,
+    shot: ShotOf = None,
+    query: QueryOf = None,
     episodes: Episodes = 1000,
     seed: Seed = 0,
     transductive: Transductive = None,
@@ -122,11 +153,9 @@ def evaluate(
 ) -> None:
     """Score a trained run on frozen episodes, beside 1-nearest-neighbour."""
     from kshot.cli import evaluate as command
-    from kshot.episodes import EpisodeSpec
 
-    spec = EpisodeSpec(way, shot, query)
     request = command.Request(
-        dataset, settings or [], split, spec, episodes, seed, transductive, device
+        dataset, settings or [], split, way, shot, query, episodes, seed, transductive, device
     )
     command.evaluate(run, request, json_out)
 
@@ -137,9 +166,9 @@ def compare(
     dataset: DatasetOf = None,
     settings: Settings = None,
     split: SplitName = "test",
-    way: Way = 5,
-    shot: Shot = 1,
-    query: Query = 15,
+    way: WayOf = None,
+    shot: ShotOf = None,
+    query: QueryOf = None,
     episodes: Episodes = 1000,
     seed: Seed = 0,
     transductive: Transductive = None,
@@ -150,10 +179,10 @@ def compare(
     """Score runs on the same frozen episodes; say how they differ, and how surely."""
     from kshot.cli import compare as command
     from kshot.cli.evaluate import Request
-    from kshot.episodes import EpisodeSpec
 
-    spec = EpisodeSpec(way, shot, query)
-    request = Request(dataset, settings or [], split, spec, episodes, seed, transductive, device)
+    request = Request(
+        dataset, settings or [], split, way, shot, query, episodes, seed, transductive, device
+    )
     command.compare(runs, request, out, json_out)
 
 
@@ -194,6 +223,7 @@ def recipes() -> None:
 @app.command()
 def episodes(
     dataset: Annotated[str, typer.Argument(help="A data set of images.")] = "glyphs",
+    settings: Settings = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     way: Way = 5,
     shot: Shot = 1,
@@ -204,8 +234,10 @@ def episodes(
 ) -> None:
     """Draw some episodes as a picture: support | queries."""
     from kshot.cli import episodes as command
+    from kshot.episodes import EpisodeSpec
 
-    command.episodes(dataset, split, way, shot, query, count, seed, out)
+    spec = EpisodeSpec(way, shot, query)
+    command.episodes(dataset, settings or [], split, spec, count, seed, out)
 
 
 @app.command()
@@ -232,6 +264,8 @@ def main() -> None:
     """Run the command line; a mistake of the user's is one line and exit code 2."""
     keep_freed_memory()
     warnings.showwarning = _warn
+    stdout = sys.stdout
+    sys.stdout = cast(TextIO, Output(stdout))
     try:
         app()
     except Exception as error:
@@ -250,3 +284,5 @@ def main() -> None:
             fg=typer.colors.RED,
         )
         sys.exit(1)
+    finally:
+        sys.stdout = stdout

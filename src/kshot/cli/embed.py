@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 from torch import nn
 
-from kshot.cli.evaluate import check_writable, chosen_data
+from kshot.cli.evaluate import check_writable, chosen_data, progress_bar
 from kshot.datasets import Split
 from kshot.datasets.features import save_features
 from kshot.datasets.sources import Source
@@ -20,6 +19,7 @@ from kshot.evaluation.scoring import evaluating
 from kshot.training import load_run
 from kshot.training.build import pick_device
 from kshot.training.run import Run
+from kshot.training.seeds import read_plan
 
 
 def embed(
@@ -33,6 +33,9 @@ def embed(
     """Write every image of the splits, embedded by the run's encoder."""
     console = Console(highlight=False)
     check_writable(out)
+    if plan := read_plan(folder):
+        one = folder / f"seed-{plan[0].seed}"
+        raise ConfigError(f"{folder} holds runs from several seeds: embed by one, such as {one}.")
     run = load_run(folder)
     name = type(run.learner).__name__
     if isinstance(run.learner.encoder, nn.Identity):
@@ -45,7 +48,7 @@ def embed(
     if names[0] not in data.splits:
         raise unknown(f"split of {data.name}", names[0], data.splits)
     run.learner.to(pick_device(device))
-    with Progress(transient=True) as bar:
+    with progress_bar() as bar:
         made = {n: _embed(run, data[n]) for n in bar.track(names, description="embedding")}
     save_features(out, data, made, _describe(run))
     for part in made.values():

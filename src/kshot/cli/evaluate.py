@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +25,8 @@ from kshot.learners import MetaLearner
 from kshot.learners.nearest_neighbour import NearestNeighbour
 from kshot.training import load_run
 from kshot.training.build import load_data, pick_device
-from kshot.training.config import read_settings
-from kshot.training.run import Run
+from kshot.training.config import EvaluationConfig, read_settings
+from kshot.training.run import RESULTS, Run
 from kshot.training.scores import RAW_BASELINE
 from kshot.training.seeds import read_plan
 
@@ -38,7 +39,9 @@ class Request:
         dataset: by name; the first run's own if None.
         settings: the data set's options, each `key=value`.
         split: of the data set.
-        spec: way, shot and query.
+        way: classes per task; as in the first evaluation of the run's recipe if None.
+        shot: support examples per class; likewise.
+        query: queries per class; likewise.
         episodes: how many.
         seed: of the episodes.
         transductive: how batch statistics are used; as in meta-training if None.
@@ -48,19 +51,31 @@ class Request:
     dataset: str | None
     settings: Sequence[str]
     split: str
-    spec: EpisodeSpec
+    way: int | None
+    shot: int | None
+    query: int | None
     episodes: int
     seed: int
     transductive: bool | None
     device: str
 
-    def replays_selection(self, run: Run) -> bool:
+    def spec(self, run: Run) -> EpisodeSpec:
+        """The episodes that are asked for, where nothing is said those of the run's recipe."""
+        first = (run.config.evaluation or [EvaluationConfig()])[0]
+        return EpisodeSpec(
+            first.way if self.way is None else self.way,
+            first.shot if self.shot is None else self.shot,
+            first.query if self.query is None else self.query,
+            first.imbalanced and self.shot is None,
+        )
+
+    def replays_selection(self, run: Run, spec: EpisodeSpec) -> bool:
         """Whether the run's weights were chosen by such episodes."""
         config = run.config
         names = [part.name for part in config.datasets]
         own = not self.settings and (self.dataset is None or [self.dataset] == names)
         validated = self.split == "val" and config.train.split == "train"
-        return own and validated and self.spec == config.validation.spec and self.seed == 0
+        return own and validated and spec == config.validation.spec and self.seed == 0
 
 
 def evaluate(folder: Path, request: Request, json_out: Path | None) -> None:
@@ -69,11 +84,13 @@ def evaluate(folder: Path, request: Request, json_out: Path | None) -> None:
     check_writable(json_out)
     runs = load_runs(folder)
     source = chosen_data(runs[0], request.dataset, request.settings)[request.split]
-    results = score({type(runs[0].learner).__name__: runs}, source, request)
+    spec = request.spec(runs[0])
+    results = score({type(runs[0].learner).__name__: runs}, source, spec, request)
     console.print(result_table(results))
     console.print(footer(results), style="dim")
-    warn_of_replays(console, runs, request)
-    warn_of_seen_classes(console, runs, source, request)
+    warn_of_unfinished(console, runs)
+    warn_of_replays(console, runs, spec, request)
+    warn_of_seen_classes(console, runs, source)
     if json_out is not None:
         write_json(json_out, [r.as_dict() for r in results])
         console.print(f"Record: {json_out}")
@@ -81,10 +98,23 @@ def evaluate(folder: Path, request: Request, json_out: Path | None) -> None:
 
 def check_writable(path: Path | None) -> None:
     """Raise CheckpointError if a file cannot be written there, before anything is computed."""
-    if path is not None and not os.access(path.absolute().parent, os.W_OK):
+    if path is None:
+        return
+    # Folders that are missing are made when the file is written.
+    home = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (home.is_dir() and os.access(home, os.W_OK)):
         raise CheckpointError(f"cannot write {path}: choose a folder that you may write to.")
-    if path is not None and path.is_dir():
+    if path.is_dir():
         raise CheckpointError(f"{path} is a folder: name a file in it.")
+
+
+def check_picture(path: Path) -> None:
+    """Raise ConfigError or CheckpointError if no picture can be written there."""
+    if path.suffix.lower() != ".png":
+        raise ConfigError(
+            f"--out {path}: pictures are PNG files: give it a name that ends in .png."
+        )
+    check_writable(path)
 
 
 def load_runs(folder: Path) -> list[Run]:
@@ -110,22 +140,25 @@ def chosen_data(run: Run, dataset: str | None, settings: Sequence[str]) -> Datas
     return load(name, **{**own.get(name, {}), **read_settings(settings)})
 
 
-def score(runs: Mapping[str, Sequence[Run]], source: Source, request: Request) -> list[Result]:
+def score(
+    runs: Mapping[str, Sequence[Run]], source: Source, spec: EpisodeSpec, request: Request
+) -> list[Result]:
     """A result over the training seeds of each method, then one of the raw-input baseline."""
     methods: list[tuple[str, MetaLearner, Run | None]] = [
-        (name, _as_asked(run, source, request), run) for name in runs for run in runs[name]
+        (name, _as_asked(run, source, spec, request), run) for name in runs for run in runs[name]
     ]
     if isinstance(source, (Split, Mixture)):
         methods.append((RAW_BASELINE, NearestNeighbour(), None))
     found: dict[str, list[Result]] = {}
-    with Progress(transient=True) as bar:
+    with progress_bar() as bar:
         for name, learner, run in methods:
             result = evaluation.evaluate(
                 learner,
                 source,
-                way=request.spec.way,
-                shot=request.spec.shot,
-                query=request.spec.query,
+                way=spec.way,
+                shot=spec.shot,
+                query=spec.query,
+                imbalanced=spec.imbalanced,
                 episodes=request.episodes,
                 seed=request.seed,
                 name=name,
@@ -137,26 +170,46 @@ def score(runs: Mapping[str, Sequence[Run]], source: Source, request: Request) -
     return [over_seeds(results) for results in found.values()]
 
 
-def _as_asked(run: Run, source: Source, request: Request) -> MetaLearner:
+def progress_bar() -> Progress:
+    """A bar that goes when its work is done; none where nobody would see it."""
+    console = Console()
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+def _as_asked(run: Run, source: Source, spec: EpisodeSpec, request: Request) -> MetaLearner:
     """The run's learner, tried on an episode, so that what cannot work says so by its name."""
     learner = run.learner.to(pick_device(request.device))
-    episode = draw(source, request.spec, request.seed, [0])
+    episode = draw(source, spec, request.seed, [0])
     try:
         if request.transductive is not None:
             learner = as_protocol(learner, request.transductive)
         predictions(learner, episode)
     except (KshotError, RuntimeError) as error:
         raise ConfigError(
-            f"{run.folder} cannot be scored on {request.spec.describe()} tasks of {source.name}: "
+            f"{run.folder} cannot be scored on {spec.describe()} tasks of {source.name}: "
             f"{str(error).splitlines()[0]}"
         ) from error
     return learner
 
 
-def warn_of_replays(console: Console, runs: Sequence[Run], request: Request) -> None:
+def warn_of_unfinished(console: Console, runs: Sequence[Run]) -> None:
+    """Say so where a training was stopped, or has diverged."""
+    for run in runs:
+        if not (run.folder / RESULTS).exists():
+            console.print(
+                f"{run.folder} was stopped or has diverged: these are its weights of step "
+                f"{run.meta_steps:,} of {run.config.train.steps:,}; "
+                f"kshot train --resume {shlex.quote(str(run.folder))} goes on with it.",
+                style="yellow",
+            )
+
+
+def warn_of_replays(
+    console: Console, runs: Sequence[Run], spec: EpisodeSpec, request: Request
+) -> None:
     """Say so where a run is scored on episodes that chose its weights."""
     for run in runs:
-        if request.replays_selection(run):
+        if request.replays_selection(run, spec):
             count = min(request.episodes, run.config.validation.episodes)
             console.print(
                 f"{run.folder}: its weights were chosen by {count:,} of these episodes, so that "
@@ -165,9 +218,7 @@ def warn_of_replays(console: Console, runs: Sequence[Run], request: Request) -> 
             )
 
 
-def warn_of_seen_classes(
-    console: Console, runs: Sequence[Run], source: Source, request: Request
-) -> None:
+def warn_of_seen_classes(console: Console, runs: Sequence[Run], source: Source) -> None:
     """Say so where other data than the run's own hold classes of its meta-training."""
     for run in runs:
         trained = load_data(run.config)[run.config.train.split]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
+from kshot.cli.app import INTERRUPTED
 from kshot.cli.tables import result_table
 from kshot.engine.processes import (
     Processes,
@@ -22,14 +25,10 @@ from kshot.engine.processes import (
 )
 from kshot.errors import ConfigError
 from kshot.training.build import pick_device
-from kshot.training.config import RunConfig, read_recipe
-from kshot.training.job import run
+from kshot.training.config import EvaluationConfig, RunConfig, read_recipe, recipe_names
+from kshot.training.job import Outcome, run
 from kshot.training.run import read_config
-from kshot.training.seeds import read_plan, run_seeds
-
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it."""
-
+from kshot.training.seeds import PLAN, read_plan, run_seeds
 
 DEFAULT_RECIPE = "protonet-glyphs"
 
@@ -64,43 +63,97 @@ def train(
 
     def processes(run_folder: Path) -> AbstractContextManager[Processes]:
         if from_environment():
-            return join_processes()
+            return nullcontext(join_processes())
         command = ["train", "--resume", str(run_folder), "--device", device]
         return local_workers(workers, [sys.executable, "-m", "kshot", *command])
 
     def ready() -> None:
-        console.print(f"[bold]kshot train[/bold] {what} on {where} -> {folder}")
+        console.print(
+            f"[bold]kshot train[/bold] {escape(what)} on {where} -> {escape(str(folder))}"
+        )
         if not quiet:
-            console.print(_settings(config), style="dim")
+            console.print(_settings(config), style="dim", markup=False)
 
     job = run if seeds == 1 else partial(run_seeds, count=seeds)
-    outcome = job(
-        config,
-        folder,
-        device=where,
-        resume=resume is not None,
-        processes=processes,
-        rank=rank,
-        progress=not quiet,
-        ready=ready,
-        tell=console.print,
-    )
-    if outcome.history.stopped == "interrupted":
+    try:
+        outcome = job(
+            config,
+            folder,
+            device=where,
+            resume=resume is not None,
+            processes=processes,
+            rank=rank,
+            progress=not quiet,
+            ready=ready,
+            tell=partial(console.print, markup=False, soft_wrap=True),
+        )
+        interrupted = outcome.history.stopped == "interrupted"
+    except KeyboardInterrupt:  # outside of the training itself
+        if not _begun(folder):
+            raise
+        interrupted = True
+    if interrupted:
+        if _begun(folder):
+            again = f"kshot train --resume {shlex.quote(str(folder))}"
+            console.print(f"interrupted; go on with: {again}", markup=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
-    if not outcome.results:
-        return
-    console.print(result_table(outcome.results))
-    _next_steps(console, folder, config, outcome.results[0].metric)
+    if outcome.results:
+        console.print(result_table(outcome.results))
+    if outcome.results or outcome.history.steps:
+        _next_steps(console, folder, config, outcome)
 
 
-def _next_steps(console: Console, folder: Path, config: RunConfig, metric: str) -> None:
-    console.print(f"\nReport: {folder / 'report.html'}\nNext:")
-    if metric == "accuracy":
-        console.print(f"  kshot evaluate {folder} --episodes 5000   [dim]# surer numbers[/dim]")
-        console.print("  kshot episodes                          [dim]# see the tasks[/dim]")
-    other = "protonet-glyphs" if config.learner.name == "maml" else "maml-glyphs"
-    console.print(f"  kshot train {other:<27} [dim]# another method[/dim]")
-    console.print("  kshot recipes                           [dim]# all that come with kshot[/dim]")
+def _begun(folder: Path) -> bool:
+    return (folder / "run.json").exists() or (folder / PLAN).exists()
+
+
+def _next_steps(console: Console, folder: Path, config: RunConfig, outcome: Outcome) -> None:
+    report = folder / "report.html"
+    found = f"Report: {report}" if report.exists() else f"Runs: {folder}"
+    console.print(f"\n{found}\nNext:", markup=False, soft_wrap=True)
+    steps = [
+        (f"kshot train {_another(config)}", "another method"),
+        ("kshot recipes", "all that come with kshot"),
+    ]
+    if config.encoder.name == "conv4":
+        steps.insert(0, (_episodes(config), "see the tasks"))
+    if all(result.metric == "accuracy" for result in outcome.results):
+        again = f"kshot evaluate {shlex.quote(str(folder))} --episodes 5000"
+        steps.insert(0, (again, "surer numbers"))
+    width = max(len(command) for command, _ in steps)
+    for command, why in steps:
+        console.print(f"  {escape(command.ljust(width))}  [dim]# {why}[/dim]", soft_wrap=True)
+
+
+def _episodes(config: RunConfig) -> str:
+    """The command that draws episodes as the run's first evaluation has them."""
+    first = (config.evaluation or [EvaluationConfig()])[0]
+    part = first.dataset or config.datasets[0]
+    words = ["kshot", "episodes", part.name]
+    for key, value in part.options.items():
+        words += ["--set", f"{key}={value if isinstance(value, str) else _toml(value)}"]
+    for key, value, default in (("way", first.way, 5), ("shot", first.shot, 1)):
+        if isinstance(value, int) and value != default:
+            words += [f"--{key}", str(value)]
+    return shlex.join(words)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}={_toml(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)
+
+
+def _another(config: RunConfig) -> str:
+    """A recipe of another method, on the same data if there is one."""
+    same = [
+        recipe.name
+        for recipe in map(read_recipe, recipe_names())
+        if recipe.datasets[0].name == config.datasets[0].name
+        and recipe.learner.name != config.learner.name
+    ]
+    otherwise = "protonet-glyphs" if config.learner.name == "maml" else "maml-glyphs"
+    return same[0] if same else otherwise
 
 
 def _settings(config: RunConfig) -> str:

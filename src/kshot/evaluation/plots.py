@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from kshot.types import Episode, Gaussian, Output
 
 INK, RIGHT, WRONG, SOFT = "#1f2937", "#0d9488", "#e11d48", "#94a3b8"
 MAX_COLUMNS = 12
+LONGEST = 28
+"""Characters of a class's name."""
 
 
 def training_curve(
@@ -50,32 +52,58 @@ def training_curve(
             "validation accuracy, %" if factor == 100 else "validation squared error", color=RIGHT
         )
         right.axvline(best_step, color=RIGHT, ls=":", lw=1)
+        if factor == 100:
+            right.set_ylim(top=min(right.get_ylim()[1], 100))
         right.spines["top"].set_visible(False)
     left.spines["top"].set_visible(False)
     return figure
 
 
-def episode_picture(episode: Episode, output: Output | None = None, title: str = "") -> Figure:
+def episode_picture(
+    episode: Episode,
+    output: Output | None = None,
+    title: str = "",
+    names: Sequence[Hashable] = (),
+) -> Figure:
     """The first task of a meta-batch: support on the left, queries on the right, row by class.
 
-    With `output`, a query's frame tells whether it was answered rightly; a wrong one carries the
-    class that was answered instead.
+    Args:
+        episode: of images.
+        output: the answers; a query's frame then tells whether it was answered rightly, and a
+            wrong one carries the number of the class that was answered instead.
+        title: above it.
+        names: of the task's classes, to stand beside their numbers.
     """
     support, query = episode.support, episode.query
     answers = None if output is None else _values(output)[0].argmax(-1)
     columns = [_by_class(part.y, part.real, episode.way) for part in (support, query)]
     shots = min(max(len(c) for c in columns[0]), MAX_COLUMNS)
     queries = min(max(len(c) for c in columns[1]), MAX_COLUMNS)
-    figure = Figure(figsize=(0.62 * (shots + queries) + 0.9, 0.66 * episode.way + 0.5))
+    labels = [_label(number, *names[number : number + 1]) for number in range(episode.way)]
+    margin = 0.4 + 0.07 * max(map(len, labels))
+    width = 0.62 * (shots + queries) + 0.4 + margin
+    figure = Figure(figsize=(width, 0.66 * episode.way + 0.5))
     grid = figure.add_gridspec(
-        episode.way, shots + queries + 1, width_ratios=[1] * shots + [0.5] + [1] * queries
+        episode.way,
+        shots + queries + 1,
+        width_ratios=[1] * shots + [0.5] + [1] * queries,
+        left=margin / width,
+        right=1 - 0.2 / width,
     )
     for label in range(episode.way):
         for j, row in enumerate(columns[0][label][:shots]):
             axes = figure.add_subplot(grid[label, j])
             _image(axes, support.x[0, row], INK)
             if j == 0:
-                axes.set_ylabel(str(label), rotation=0, labelpad=10, va="center", color=INK)
+                axes.set_ylabel(
+                    labels[label],
+                    rotation=0,
+                    labelpad=5,
+                    ha="right",
+                    va="center",
+                    color=INK,
+                    fontsize=8,
+                )
         for j, row in enumerate(columns[1][label][:queries]):
             axes = figure.add_subplot(grid[label, shots + 1 + j])
             right = answers is None or int(answers[row]) == label
@@ -84,6 +112,12 @@ def episode_picture(episode: Episode, output: Output | None = None, title: str =
                 axes.set_title(str(int(answers[row])), fontsize=8, color=WRONG, pad=1.5)
     figure.suptitle(title or "support | queries", fontsize=10, color=INK)
     return figure
+
+
+def _label(number: int, name: Hashable = "") -> str:
+    """The number of a class in its task, and the end of its name, which tells most."""
+    text = str(name)
+    return f"{text if len(text) <= LONGEST else '…' + text[-LONGEST:]}  {number}".strip()
 
 
 def _values(output: Output) -> Tensor:
@@ -189,9 +223,10 @@ def function_fits(
 
 
 def result_bars(results: Sequence[Result]) -> Figure:
-    """Scores with their 95 % intervals, grouped by task."""
-    groups = list(dict.fromkeys((r.source, r.task) for r in results))
-    names = list(dict.fromkeys(r.name for r in results))
+    """Scores with their 95 % intervals, grouped by task; a colour for each method and protocol."""
+    groups = {(r.heading, r.episode_hash): r for r in results}
+    places = list(groups)
+    names = list(dict.fromkeys((r.name, r.protocol) for r in results))
     figure = Figure(
         figsize=(8, 0.6 + 0.55 * len(groups) * max(1, len(names) / 2)), layout="constrained"
     )
@@ -199,7 +234,11 @@ def result_bars(results: Sequence[Result]) -> Figure:
     colors = [RIGHT, SOFT, "#cbd5e1", "#6366f1", "#f59e0b"]
     height = 0.8 / len(names)
     for n, name in enumerate(names):
-        rows = [(groups.index((r.source, r.task)), r) for r in results if r.name == name]
+        rows = [
+            (places.index((r.heading, r.episode_hash)), r)
+            for r in results
+            if (r.name, r.protocol) == name
+        ]
         factor = 100 if rows[0][1].metric == "accuracy" else 1
         axes.barh(
             [-g - n * height for g, _ in rows],
@@ -207,15 +246,17 @@ def result_bars(results: Sequence[Result]) -> Figure:
             height * 0.92,
             xerr=[factor * r.interval for _, r in rows],
             color=colors[n % len(colors)],
-            label=name,
+            label=", ".join(name),
         )
     axes.set_yticks(
         [-g - 0.4 + height / 2 for g in range(len(groups))],
-        [f"{source}\n{task}" for source, task in groups],
+        [f"{r.where}\n{r.tasks}" for r in groups.values()],
     )
     axes.set_xlabel("accuracy, %" if results[0].metric == "accuracy" else "mean squared error")
+    if results[0].metric == "accuracy":
+        axes.set_xlim(0, 100)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=3)
     return figure
 
 
@@ -229,14 +270,17 @@ def comparison(results: Sequence[Result], differences: Sequence[Difference]) -> 
     first = results[0]
     factor, _, unit = scale(first.metric)
     metric = "accuracy, %" if first.metric == "accuracy" else "mean squared error"
-    figure = Figure(figsize=(9, 1.2 + 0.4 * len(results)), layout="constrained")
-    figure.suptitle(f"{first.source}, {first.task}, {first.episodes:,} episodes", fontsize=10)
+    figure = Figure(figsize=(9, 1.2 + 0.5 * len(results)), layout="constrained")
+    figure.suptitle(f"{first.heading}, {first.episodes:,} episodes", fontsize=10)
     left, right = figure.subplots(1, 2, sharey=True)
     rows = range(len(results))
-    left.set(xlabel=f"{metric}, 95 % intervals", yticks=rows, yticklabels=[r.name for r in results])
+    labels = [f"{r.name}\n{r.protocol}" for r in results]
+    left.set(xlabel=f"{metric}, 95 % intervals", yticks=rows, yticklabels=labels)
     left.set_ylim(len(results) - 0.5, -0.5)
     for row, result in zip(rows, results, strict=True):
         _interval(left, row, factor * result.mean, factor * result.interval, INK)
+    if first.metric == "accuracy":
+        left.set_xlim(right=min(left.get_xlim()[1], 100))
     right.axvline(0, color=SOFT, ls=":", lw=1)
     right.set_xlabel(f"difference from {first.name}{unit and ', points'}, 95 % intervals")
     colors = {"better": RIGHT, "worse": WRONG, "not told apart": SOFT}

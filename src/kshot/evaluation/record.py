@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class Result:
         task: such as `5-way 1-shot`.
         spec: way, shot and query.
         source: data set and split.
+        options: of the data set, as far as it tells them.
         episode_hash: identifies the very episodes.
         seed: of the episodes.
         transductive: whether queries may influence each other's answers.
@@ -68,6 +70,7 @@ class Result:
     task: str
     spec: dict[str, object]
     source: str
+    options: dict[str, Any] = field(default_factory=dict, kw_only=True)
     episode_hash: str
     seed: int
     transductive: bool
@@ -80,6 +83,27 @@ class Result:
     commit: str | None = field(default_factory=lambda: source_commit())
     command: str = field(default_factory=lambda: command())
     values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
+
+    @property
+    def where(self) -> str:
+        """Data set, split and what its options decide, as people read them."""
+        return with_options(self.source, self.options)
+
+    @property
+    def tasks(self) -> str:
+        """Way, shot and query, as people read them."""
+        queries = self.spec["query"]
+        return f"{self.task}, {queries} {'query' if queries == 1 else 'queries'}"
+
+    @property
+    def heading(self) -> str:
+        """What it shares with the other methods on the same tasks."""
+        return f"{self.where}, {self.tasks}"
+
+    @property
+    def protocol(self) -> str:
+        """`transductive` or `inductive`."""
+        return "transductive" if self.transductive else "inductive"
 
     def as_dict(self) -> dict[str, Any]:
         """The record as it is stored."""
@@ -139,6 +163,30 @@ def over_seeds(results: Sequence[Result]) -> Result:
         extra={k: float(np.mean([r.extra[k] for r in results])) for k in first.extra},
         values=values,
     )
+
+
+ROUTINE = {
+    "channels": 3,
+    "flat": False,
+    "ink": "bright",
+    "min_examples": 2,
+    "seed": 0,
+    "skip_unreadable": False,
+}
+"""Options that need no word where they have these values."""
+
+SPEAKING = ("protocol", "resize")
+"""Options whose values need no key beside them."""
+
+
+def with_options(source: str, options: Mapping[str, Any]) -> str:
+    """Such as `omniglot/test (vinyals, lanczos, size=28)`."""
+    told = []
+    for key, value in options.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        if str(value) != str(ROUTINE.get(key.rpartition(".")[2])):
+            told.append(text if key in SPEAKING else f"{key}={text}")
+    return f"{source} ({', '.join(told)})" if told else source
 
 
 def without_nan(fields: dict[str, Any]) -> dict[str, Any]:

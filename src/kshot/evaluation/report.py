@@ -95,17 +95,17 @@ def _picture(picture: Picture) -> str:
 
 
 def _table(results: Sequence[Result]) -> str:
-    rows, before = [], ""
+    rows: list[str] = []
+    before = ("", "")
     for result in results:
-        group = f"{result.source}, {result.task}"
-        kind = "transductive" if result.transductive else "inductive"
+        group = result.heading, result.episode_hash
         extra = ", ".join(f"{k} {v:.3f}" for k, v in result.extra.items())
         cells = [
-            html.escape("" if group == before else group),
+            html.escape("" if group == before else result.heading),
             html.escape(result.name),
             f"{result}",
             f"{result.episodes}",
-            kind,
+            result.protocol,
             html.escape(extra),
         ]
         classes = ["", "", "score", "", "note", "note"]

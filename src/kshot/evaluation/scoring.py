@@ -95,6 +95,7 @@ def evaluate(
         ),
         spec=spec.as_dict(),
         source=source.name,
+        options=dict(getattr(source, "options", {})),
         episode_hash=frozen.hash,
         seed=seed,
         transductive=learner.transductive,
@@ -164,7 +165,9 @@ def metrics(output: Output, query: Examples) -> dict[str, Tensor]:
         }
     if query.y.is_floating_point():
         return {"mse": mean((output - query.y) ** 2)}
-    return {"accuracy": mean((output.argmax(-1) == query.y).float())}
+    right = (output.argmax(-1) == query.y).float()
+    # A learner that has diverged on a task answers nothing, and must not look like chance.
+    return {"accuracy": mean(right.masked_fill(output.isnan().any(-1), float("nan")))}
 
 
 def device_of(module: nn.Module) -> torch.device:

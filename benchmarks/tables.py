@@ -29,7 +29,14 @@ Record = dict[str, Any]
 def records() -> dict[str, Record]:
     """All records of runs by name."""
     found = {p.stem: json.loads(p.read_text()) for p in sorted(RECORDS.glob("*.json"))}
-    return {name: record for name, record in found.items() if "results" in record}
+    runs = {name: record for name, record in found.items() if "results" in record}
+    for record in runs.values():
+        data = record["config"]["dataset"]
+        for r in record["results"]:
+            if "options" not in r and r["source"].startswith(f"{data['name']}/"):
+                # the first records tell them in the recipe alone
+                r["options"] = {k: v for k, v in data.items() if k != "name"}
+    return runs
 
 
 def speed() -> dict[str, str]:

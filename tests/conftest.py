@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,9 @@ import pytest
 from kshot.cli.app import main
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# Where the tests run in the background Ctrl-C is ignored, and would be by what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

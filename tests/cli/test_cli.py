@@ -15,7 +15,7 @@ import kshot
 from kshot.cli import listing
 from kshot.datasets.features import save_features
 from kshot.training import load_run
-from kshot.training.config import read_recipe
+from kshot.training.config import read_recipe, validate
 from tests.conftest import SMALL
 
 
@@ -133,6 +133,11 @@ def test_a_relative_path_holds_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = read_recipe("protonet-folder", ["dataset.path=photos"])
     assert config.datasets[0].options["path"] == str(tmp_path / "photos")
+    for name in ("2024", "2024.10"):
+        config = read_recipe("protonet-folder", [f"dataset.path={name}"])
+        assert config.datasets[0].options["path"] == str(tmp_path / name)
+    config = validate({"dataset": {"name": "folder", "path": 2024}, "learner": "protonet"})
+    assert config.datasets[0].options["path"] == str(tmp_path / "2024")
 
 
 def test_photos_of_ones_own(cli, tmp_path):
@@ -231,6 +236,11 @@ BAD = {
     "option of a data set without": (["train", "--set=dataset.size=9"], "has no options"),
     "no encoder": (["train", "--set=encoder={name='none'}"], "set encoder.name=conv4"),
     "no encoder of MAML": (["train", "maml-glyphs", "--set=encoder={name='none'}"], "an encoder"),
+    "a list for a word": (
+        ["episodes", "omniglot", "--set", "protocol=[1]"],
+        "protocol=[1] of the data set omniglot: give one value",
+    ),
+    "a path that is a number": (["episodes", "folder", "--set", "path=2024"], "nothing at 2024"),
     "no path": (["train", "protonet-folder"], "--set dataset.path=photos"),
     "picture of another kind": (["episodes", "digits", "--out", "e.pdf"], "ends in .png"),
     "missing run": (["evaluate", "nowhere"], "there is no run folder"),

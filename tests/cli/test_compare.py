@@ -3,7 +3,9 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from kshot.datasets.features import save_features
 from kshot.testing import gaussians
@@ -98,6 +100,23 @@ def test_other_settings_of_the_data_are_named(cli, tmp_path):
     assert "(path=a.safetensors)" in said
     chosen = ["--set", f"path={tmp_path / 'b.safetensors'}"]
     assert "other settings" not in cli("compare", "a", "b", "--episodes", 5, *chosen).stdout
+
+
+def test_settings_are_those_of_the_first_runs_data_set(cli, small_run, tmp_path):
+    noise = np.random.default_rng(0)
+    for number in range(60):
+        path = tmp_path / "photos" / f"class{number // 6}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 256, (28, 28), np.uint8)).save(path)
+    photos = "--set=dataset={name='folder', path='photos', size=28, channels=1}"
+    ways = ["--set=validation.way=2", "--set=validation.query=5", "--set=train.query=5"]
+    trained = cli("train", *SMALL, photos, *ways, "--set=evaluation=[]", "--out", "mine")
+    assert trained.returncode == 0, trained.stderr
+    asked = ["--way", 2, "--query", 5, "--episodes", 3, "--set", "seed=1"]
+    result = cli("compare", "mine", small_run, *asked)
+    assert result.returncode == 0, result.stderr
+    assert "small: trained on data with other settings than mine" in " ".join(result.stdout.split())
+    bad(cli("compare", small_run, "mine", *asked), "glyphs has no options")
 
 
 def test_runs_of_one_name_go_by_their_paths(cli, small_run, tmp_path):

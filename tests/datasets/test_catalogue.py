@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 import kshot
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, DataError
 from kshot.testing import gaussians
 
 
@@ -39,3 +39,16 @@ def test_a_mixture_tells_whose_options_they_are():
 def test_a_data_set_without_options_says_so():
     with pytest.raises(ConfigError, match="glyphs has no options: leave 'size' out"):
         kshot.load("glyphs", size=28)
+
+
+@pytest.mark.parametrize("value", [[1], (1, 2), {"a": 1}])
+def test_several_values_for_one_are_refused(value):
+    with pytest.raises(ConfigError, match=r"size=.* of the data set folder: give one value"):
+        kshot.load("folder", path="photos", size=value)
+
+
+@pytest.mark.parametrize("name", ["folder", "omniglot", "features"])
+def test_a_path_may_be_of_any_kind(tmp_path, name):
+    for path in (2024, tmp_path / "missing"):
+        with pytest.raises(DataError, match=str(path)):
+            kshot.load(name, path=path)

@@ -125,6 +125,14 @@ def test_small_classes_are_left_out(cache, tmp_path, make_images):
         kshot.load("folder", path=path, min_examples=4)
 
 
+def test_a_split_whose_classes_are_all_too_small(cache, tmp_path, make_images):
+    names = [f"train/{c}/{i}.png" for c in "ab" for i in "12"]
+    mine = make_images(tmp_path / "mine", *names, "val/c/1.png")
+    says = "of 2 classes with at least min_examples=2 images, none is left for the split 'val'"
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(DataError, match=says):
+        kshot.load("folder", path=str(mine))
+
+
 def test_unreadable_images(cache, tmp_path, make_images):
     mine = make_images(tmp_path / "mine", *TEN)
     (mine / "class0" / "1.png").write_bytes(b"")
@@ -155,7 +163,7 @@ def test_equal_images_in_two_splits_are_reported(cache, tmp_path, make_images):
         (["train/a/1.png", "test/a/1.png"], "the class a is in the splits"),
         (["train/a/1.png", "extra/b/1.png"], "class/image, such as"),
         (["only/1.png", "only/2.png"], r"of 1 class.*needs 2 classes"),
-        (["a/1.png", "a/2.png", "b/1.png", "b/2.png"], "2 classes are too few for a split"),
+        (["a/1.png", "a/2.png", "b/1.png", "b/2.png"], "of 2 classes .*none is left for the split"),
     ],
 )
 def test_layouts_that_are_refused(cache, tmp_path, make_images, names, says):
@@ -188,7 +196,7 @@ def test_paths_that_are_refused(cache, tmp_path):
     [
         ({"splits": {"train": 0.9, "test": 0.2}}, DataError, "add up to 1"),
         ({"splits": {"train": -1}}, DataError, "positive"),
-        ({"splits": {"train": 0.99, "test": 0.01}}, DataError, "too few for a split 'test'"),
+        ({"splits": {"train": 0.99, "test": 0.01}}, DataError, "none is left for the split 'test'"),
         ({"splits": {}}, ConfigError, "give each split its fraction"),
         ({"splits": {"train": ["class0"]}}, ConfigError, "give each split its fraction"),
         ({"splits": "train"}, ConfigError, "give each split its fraction"),

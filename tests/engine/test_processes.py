@@ -123,6 +123,22 @@ def test_a_worker_that_hangs_does_not_keep_a_signal_away(tmp_path):
 
 
 @needs_proc
+def test_a_signal_that_ends_a_worker_first_is_an_interrupt_all_the_same(tmp_path):
+    process = begin(tmp_path, "--set=train.steps=9000", "--set=validation.every=9000")
+    run = tmp_path / "run"
+    while not (run / "metrics.jsonl").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGSTOP)
+    os.kill(worker_of(process), signal.SIGKILL)
+    process.terminate()
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert (run / "checkpoint.safetensors").exists()
+
+
+@needs_proc
 def test_a_signal_while_workers_start_leaves_no_process(tmp_path):
     process = begin(tmp_path)
     worker = worker_of(process)
@@ -134,13 +150,14 @@ def test_a_signal_while_workers_start_leaves_no_process(tmp_path):
 
 
 def test_a_worker_ends_with_its_last_words(tmp_path):
-    code = "print('how it went'); raise SystemExit('error: no memory')"
+    code = "print('how it went', input()); raise SystemExit('error: no memory')"
     log = tmp_path / "log"
     with log.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=file, stderr=file)
+        command = [sys.executable, "-c", code]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file, stderr=file)
     worker = Worker(1, process, log)
     assert worker.end() is None
-    process.wait()
+    process.communicate(b"\n")
     assert worker.end() == "worker 1 ended with code 1 (error: no memory)"
 
 
@@ -159,6 +176,23 @@ def test_a_worker_that_cannot_begin_is_reported_with_its_words():
     command = [sys.executable, "-c", "raise SystemExit('no such luck')"]
     with pytest.raises(WorkerError, match=r"not begin: worker 1 ended.*no such luck"):
         local_workers(2, command).__enter__()
+
+
+def test_a_worker_that_dies_while_another_is_awaited_is_noticed():
+    """The one has come, the other never does."""
+    code = """
+import os, time
+from kshot.engine import processes
+if os.environ["RANK"] == "2":
+    time.sleep(60)
+def die():
+    os.kill(os.getpid(), 9)
+processes._meet("file://" + os.environ[processes.RENDEZVOUS], 1, 3, die)
+"""
+    start = time.monotonic()
+    with pytest.raises(WorkerError, match="not begin: worker 1 was killed by signal 9"):
+        local_workers(3, [sys.executable, "-c", code]).__enter__()
+    assert time.monotonic() - start < 30
 
 
 def test_alone():

@@ -1,12 +1,14 @@
 """One update of the slow weights."""
 
 import copy
+import sys
 
 import pytest
 import torch
+from torch import nn
 
 import kshot
-from kshot.engine.processes import ALONE
+from kshot.engine.processes import ALONE, join_processes, local_workers
 from kshot.errors import DivergedError
 from kshot.testing import gaussians
 from kshot.training.interrupt import Stop
@@ -24,17 +26,17 @@ def episodes(index):
     return kshot.draw(gaussians()["train"], UNEVEN, 0, index)
 
 
-def step(model, episode, stop=None, lr=0.1):
+def step(model, episode, stop=None, lr=0.1, weight=1.0, decay=0.0, processes=ALONE):
     parameters = list(model.parameters())
     return outer_step(
         model,
         episode,
-        torch.optim.SGD(parameters, lr=lr),
+        torch.optim.SGD(parameters, lr=lr, weight_decay=decay),
         parameters,
         clip=None,
         step=6,
-        weight=1.0,
-        processes=ALONE,
+        weight=weight,
+        processes=processes,
         stop=stop or Stop(),
     )
 
@@ -65,11 +67,36 @@ def test_a_step_that_fails_changes_nothing():
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_shares_of_uneven_tasks_move_running_statistics_by_their_share():
-    whole, shares = learner(), [learner(), learner()]
-    whole.loss(episodes([0, 1, 2]))
-    shares[0].loss(episodes([0, 2]))
-    shares[1].loss(episodes([1]))
-    for name, value in whole.named_buffers():
-        first, second = (s.get_buffer(name) for s in shares)
-        assert torch.allclose(value, first * 2 / 3 + second / 3, rtol=1e-5, atol=1e-7), name
+class Partly(kshot.ProtoNet):
+    """With a weight that the second process uses, and one that none does."""
+
+    def __init__(self, encoder):
+        super().__init__(encoder)
+        self.seldom, self.never = (nn.Parameter(torch.ones(())) for _ in range(2))
+
+    def loss(self, episode):
+        return super().loss(episode) * (self.seldom if len(episode.support.x) == 1 else 1)
+
+
+def shared_step(processes):
+    """Three tasks, of which the second process has one."""
+    torch.manual_seed(0)
+    model = Partly(kshot.nn.MLP(8, hidden=(16,), norm=True))
+    index = processes.share(range(3))
+    step(model, episodes(index), weight=len(index) / 3, decay=0.1, processes=processes)
+    return model
+
+
+def test_shares_of_uneven_tasks_give_the_step_of_one_process():
+    whole = learner()
+    step(whole, episodes([0, 1, 2]), decay=0.1)
+    with local_workers(2, [sys.executable, __file__]) as processes:
+        shared = shared_step(processes).state_dict()
+    for name, value in whole.state_dict().items():
+        assert torch.allclose(value, shared[name], rtol=1e-5, atol=1e-6), name
+    assert shared["seldom"] != 1
+    assert shared["never"] == 1
+
+
+if __name__ == "__main__":
+    shared_step(join_processes())

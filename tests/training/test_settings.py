@@ -1,8 +1,14 @@
 """A checkpoint is refused by a training that would go on in another way."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from enum import Enum
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -76,6 +82,11 @@ OPTIONS = {
     "meta_batch": ({}, {"meta_batch": 2}, "meta_batch=1, but this one has meta_batch=2"),
     "clip": ({}, {"clip": 1.0}, "clip=None"),
     "patience": ({}, {"patience": 3}, "patience=None"),
+    "steps": ({}, {"steps": 30}, "steps=2, but this one has steps=30"),
+    "lr": ({}, {"lr": 1e-4}, r"lr=0\.001, but this one has optimizer\.0\.lr=0\.0001"),
+    "seed": ({}, {"seed": 5}, "seed=0, but this one has seed=5"),
+    "shot": ({}, {"shot": 2}, "shot=1, but this one has shot=2"),
+    "optimizer": ({}, {"optimizer": "sgd"}, "optimizer=Adam"),
 }
 
 
@@ -109,8 +120,70 @@ def test_other_augmentations(tmp_path):
             go(other)
 
 
+class Colour(Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Decay:
+    def __init__(self, weight):
+        self.weight = weight
+
+    def optimizer(self, parameters):
+        return torch.optim.AdamW(parameters, weight_decay=self.weight)
+
+
+def closing_over(value):
+    def function():
+        return value
+
+    return function
+
+
+PAIRS = [
+    (1, 2),
+    ("a", b"a"),
+    (set("abcdefgh"), set("abcdefgx")),
+    (torch.arange(3), torch.arange(1, 4)),
+    (torch.ones(2, dtype=torch.bfloat16), torch.ones(1, 2, dtype=torch.bfloat16)),
+    (np.arange(3), np.arange(3.0)),
+    (np.int64(1), np.int64(2)),
+    (torch.float32, torch.float64),
+    (torch.device("cpu"), torch.device("cuda", 1)),
+    (np.dtype("uint8"), np.dtype("uint16")),
+    (Colour.RED, Colour.BLUE),
+    (Path("a"), Path("b")),
+    (Decay(1), Decay(2)),
+    (Decay(1).optimizer, Decay(2).optimizer),
+    (closing_over(1), closing_over(2)),
+    (partial(max, 1), partial(max, 2)),
+    (lambda x: x in {"a", "b", "c"}, lambda x: x in {"a", "b", "d"}),
+    (lambda x, y=1: x, lambda x, y=2: x),
+    (random_affine(degrees=2.0), random_affine(degrees=3.0)),
+]
+
+
+def test_other_settings_have_other_descriptions():
+    for first, second in PAIRS:
+        assert describe(first) != describe(second)
+        assert describe({"key": [first]}) != describe({"key": [second]})
+
+
+def descriptions():
+    return [*(describe(first) for first, _ in PAIRS), *of_learner(maml()).values()]
+
+
 def test_descriptions_say_the_same_in_every_process():
-    assert describe(random_affine(degrees=2.0)) == describe(random_affine(degrees=2.0))
-    assert describe(partial(max, 3)) == "[max(), [3], {}]"
-    assert describe([1, "a", {"b": None}]) == "[1, 'a', {b: None}]"
-    assert "0x" not in "".join(of_learner(maml()).values())
+    """Here in one whose sets have another order."""
+    other = subprocess.run(
+        [sys.executable, __file__],
+        env=os.environ | {"PYTHONHASHSEED": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert other.stdout.splitlines() == descriptions()
+
+
+if __name__ == "__main__":
+    print(*descriptions(), sep="\n")

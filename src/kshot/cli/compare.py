@@ -39,13 +39,14 @@ def compare(folders: Sequence[Path], request: Request, out: Path, json_out: Path
     first = runs[next(iter(runs))][0]
     source = chosen_data(first, request.dataset, request.settings)[request.split]
     spec = request.spec(first)
+    chosen = request.dataset or first.config.datasets[0].name
+    prepared = {name: _prepared(group[0], request, chosen) for name, group in runs.items()}
     results = score(runs, source, spec, request)
     differences = [paired_difference(result, results[0]) for result in results[1:]]
     console.print(f"{results[0].heading}: differences from {results[0].name}", markup=False)
     console.print(comparison_table(results, differences))
     console.print(footer(results), style="dim")
     every = [run for group in runs.values() for run in group]
-    prepared = {name: _prepared(group[0], request) for name, group in runs.items()}
     if other := [name for name in runs if prepared[name] != prepared[results[0].name]]:
         console.print(
             f"{', '.join(other)}: trained on data with other settings than {results[0].name}; all "
@@ -66,14 +67,20 @@ def compare(folders: Sequence[Path], request: Request, out: Path, json_out: Path
     console.print(f"Picture: {out}")
 
 
-def _prepared(run: Run, request: Request) -> list[tuple[str, dict[str, Any]]]:
-    """The data sets that the run was trained on, or would be scored on, with all options."""
+def _prepared(run: Run, request: Request, chosen: str) -> list[tuple[str, dict[str, Any]]]:
+    """The data sets that the run was trained on, or would be scored on, with all options.
+
+    The request's settings are those of the data set `chosen`.
+    """
     parts = run.config.datasets
     if request.dataset is not None:
         own = [part for part in parts if part.name == request.dataset]
         parts = own or [Part(name=request.dataset)]
     changed = read_settings(request.settings)
-    return [(p.name, resolved_options(p.name, {**p.options, **changed})) for p in parts]
+    return [
+        (p.name, resolved_options(p.name, p.options | (changed if p.name == chosen else {})))
+        for p in parts
+    ]
 
 
 def _names(folders: Sequence[Path]) -> dict[str, Path]:

@@ -69,6 +69,8 @@ def load(name: str, **options: Any) -> Dataset:
         ConfigError: for an unknown name or option.
     """
     told = _told(resolved_options(name, options))
+    if options.get("path") is not None:
+        options["path"] = str(options["path"])
     data = entry(name).build(**options)
     splits = {
         split: replace(source, options={**source.options, **told})
@@ -86,11 +88,14 @@ def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: for an unknown name or option.
     """
     known = inspect.signature(entry(name).build).parameters
-    for option in options:
+    for option, value in options.items():
         if not known:
             raise ConfigError(f"the data set {name} has no options: leave {option!r} out.")
         if option not in known:
             raise unknown(f"option of the data set {name}", option, known)
+        default = known[option].default
+        if isinstance(value, (list, tuple, Mapping)) and isinstance(default, (str, int, float)):
+            raise ConfigError(f"{option}={value!r} of the data set {name}: give one value.")
     defaults = {k: p.default for k, p in known.items() if p.default is not p.empty}
     return {**defaults, **options}
 

@@ -85,7 +85,8 @@ def load_folder(
         split: [c for c in classes if homes[c] == split]
         for split in ("train", "val", "test")
         if split in homes.values()
-    } or draw_classes("folder", classes, splits, seed)
+    } or draw_classes(classes, splits, seed)
+    check_splits("folder", chosen, min_examples)
     made = store.splits("folder", chosen)
     return Dataset("folder", made, folder.about, folder.source, folder.licence)
 
@@ -151,12 +152,12 @@ def large_enough(name: str, store: Store, min_examples: int) -> list[str]:
 
 
 def draw_classes(
-    name: str, classes: Sequence[str], splits: Mapping[str, float] | None, seed: int
+    classes: Sequence[str], splits: Mapping[str, float] | None, seed: int
 ) -> dict[str, list[str]]:
     """The classes of each split, drawn by `seed`; `splits` are fractions of them.
 
     Raises:
-        DataError: for impossible fractions, or too few classes for them.
+        DataError: for impossible fractions.
         ConfigError: if `splits` are no fractions, or of other splits than train, val and test.
     """
     splits = FRACTIONS if splits is None else splits
@@ -171,12 +172,17 @@ def draw_classes(
     if others := [split for split in splits if split not in FRACTIONS]:
         raise unknown("split", others[0], FRACTIONS)
     chosen = classes_per_split(splits, classes, seed)
+    return {split: [str(label) for label in labels] for split, labels in chosen.items()}
+
+
+def check_splits(name: str, chosen: Mapping[str, Sequence[str]], min_examples: int) -> None:
+    """Raise DataError if a split has no class."""
     if empty := next((split for split, labels in chosen.items() if not labels), None):
         raise DataError(
-            f"{name}: {len(classes)} classes are too few for a split {empty!r} with the fraction "
-            f"{splits[empty]}: give other fractions, such as splits={{'test': 1}} for all classes."
+            f"{name}: of {sum(map(len, chosen.values()))} classes with at least min_examples="
+            f"{min_examples} images, none is left for the split {empty!r}: give more images, lower "
+            "min_examples, or draw the classes in other fractions, such as splits={'test': 1}."
         )
-    return {split: [str(label) for label in labels] for split, labels in chosen.items()}
 
 
 def _arrange(

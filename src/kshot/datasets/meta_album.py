@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from kshot.datasets.base import Dataset
 from kshot.datasets.catalogue import Entry
-from kshot.datasets.folder import draw_classes, large_enough, own_store
+from kshot.datasets.folder import check_splits, draw_classes, large_enough, own_store
 from kshot.datasets.images import ImageFormat, Resize
 from kshot.datasets.raw import RawFile, UnreadableError, raw_files, read_table
 from kshot.errors import ConfigError, DataError
@@ -49,7 +49,9 @@ def load_meta_album(
         images = _labelled(source, files)
         store = own_store("meta_album", source, images, form, skip_unreadable=skip_unreadable)
     classes = large_enough("meta_album", store, min_examples)
-    made = store.splits("meta_album", draw_classes("meta_album", classes, splits, seed))
+    chosen = draw_classes(classes, splits, seed)
+    check_splits("meta_album", chosen, min_examples)
+    made = store.splits("meta_album", chosen)
     return Dataset("meta_album", made, meta_album.about, meta_album.source, meta_album.licence)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 import warnings
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -163,20 +163,22 @@ def open_store(
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         # Copy on write, because torch has no read-only tensors; nothing ever writes.
         mapped = np.memmap(folder / "images.bin", np.uint8, mode="c", shape=tuple(index["shape"]))
-    except (OSError, ValueError) as error:
+        store = Store(
+            torch.from_numpy(mapped),
+            index["sizes"],
+            index["fingerprint"],
+            index["prints"],
+            index["duplicates"],
+        )
+        bad = index["unreadable"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{folder} is damaged ({error}): remove this folder, and it is made again."
         ) from error
-    if bad := index["unreadable"]:
+    if bad:
         total = len(mapped) + len(bad)
         warnings.warn(f"{_complaint(name, bad, total)}: left out.", stacklevel=2)
-    return Store(
-        torch.from_numpy(mapped),
-        index["sizes"],
-        index["fingerprint"],
-        index["prints"],
-        index["duplicates"],
-    )
+    return store
 
 
 def _build(
@@ -184,10 +186,10 @@ def _build(
 ) -> None:
     if not items:
         raise DataError(f"{name}: no images were found there.")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    # By chance, not by the process: containers that share a cache may have equal numbers.
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}")
     try:
         _remove_abandoned(folder.parent)
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         with Progress(transient=True) as bar:
             index = _write(

@@ -1,7 +1,8 @@
 """Processes that share a meta-batch: each takes its tasks by number, one sum joins the gradients.
 
 Under `torchrun` the processes are already there (`from_environment`); `local_workers` starts some
-on this machine. Either way N processes give the answer of one, up to the order of summation.
+on this machine. Either way N processes give the answer of one, up to the order of summation, where
+the learner has no randomness such as dropout.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from kshot.errors import ConfigError, WorkerError
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(hours=1)
-"""For a process that neither answers nor ends; the others also wait while the first evaluates."""
+PATIENCE = timedelta(days=1)
+"""For a process that neither answers nor ends: the others also wait while the first evaluates."""
+
+MEETING = timedelta(minutes=10)
+"""For all processes to come together."""
 
 TURN = timedelta(milliseconds=200)
 """Of waiting for another process: between two turns Python sees signals."""
@@ -86,24 +91,19 @@ class Processes:
         if self.size == 1:
             return
         flat = torch.cat([t.detach().flatten().cpu().double() for t in tensors])
-        with self._blaming():
+        try:
             work = dist.all_reduce(flat, async_op=True)
             while not _completed(work):
                 meanwhile()
-        parts = flat.split([t.numel() for t in tensors])
-        for tensor, part in zip(tensors, parts, strict=True):
-            tensor.detach().copy_(part.reshape(tensor.shape))
-
-    @contextmanager
-    def _blaming(self) -> Iterator[None]:
-        """Turns a broken exchange into the error that says who is gone."""
-        try:
-            yield
         except RuntimeError as error:
             raise WorkerError(
                 f"{_who_ended(self.started) or 'another process has ended'}; go on from the last "
-                "checkpoint by `kshot train --resume`, with as many --workers as you like."
+                "checkpoint by `kshot train --resume RUN`, where RUN is the folder of the run, "
+                "with as many --workers as you like."
             ) from error
+        parts = flat.split([t.numel() for t in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.detach().copy_(part.reshape(tensor.shape))
 
 
 def _completed(work: dist.Work) -> bool:
@@ -151,7 +151,6 @@ def join_processes() -> Processes:
     file = os.environ.get(RENDEZVOUS)
     if file is not None:
         torch.set_num_threads(1)
-        Path(f"{file}.{rank}").touch()
     try:
         _meet(f"file://{file}" if file else "env://", rank, size)
     except (RuntimeError, ValueError) as error:
@@ -163,8 +162,17 @@ def join_processes() -> Processes:
     return Processes(rank, size)
 
 
-def _meet(where: str, rank: int, size: int) -> None:
-    dist.init_process_group("gloo", init_method=where, rank=rank, world_size=size, timeout=PATIENCE)
+def _meet(where: str, rank: int, size: int, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Connect the processes when all are there: connecting hears neither signals nor deaths."""
+    store, _, _ = next(rendezvous(where, rank, size, timeout=MEETING))
+    store.set(f"here/{rank}", "")
+    deadline = time.monotonic() + MEETING.total_seconds()
+    while not store.check([f"here/{r}" for r in range(size)]):
+        meanwhile()
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not all of them came within {MEETING}")
+        time.sleep(0.05)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
 
 
 @contextmanager
@@ -199,12 +207,13 @@ def local_workers(count: int, command: Sequence[str]) -> Iterator[Processes]:
                         stderr=file_of_log,
                     )
                 started.append(Worker(rank, process, log))
-            _wait_until_ready(file, started)
             torch.set_num_threads(1)
-            group = Processes(0, count, started)
-            with group._blaming():
-                _meet(f"file://{file}", 0, count)
-            yield group
+            try:
+                _meet(f"file://{file}", 0, count, lambda: _check_all_run(started))
+            except RuntimeError as error:
+                why = _who_ended(started) or str(error).splitlines()[0]
+                raise WorkerError(f"the training could not begin: {why}.") from error
+            yield Processes(0, count, started)
         finally:
             for worker in started:
                 worker.process.kill()  # it owns no file, and may be stuck in an exchange
@@ -215,11 +224,9 @@ def local_workers(count: int, command: Sequence[str]) -> Iterator[Processes]:
             torch.set_num_threads(threads)
 
 
-def _wait_until_ready(file: Path, started: Sequence[Worker]) -> None:
-    while not all(Path(f"{file}.{worker.rank}").exists() for worker in started):
-        if (ended := _who_ended(started, patience=0)) is not None:
-            raise WorkerError(f"the training could not begin: {ended}.")
-        time.sleep(0.05)
+def _check_all_run(started: Sequence[Worker]) -> None:
+    if (ended := _who_ended(started, patience=0)) is not None:
+        raise WorkerError(f"the training could not begin: {ended}.")
 
 
 def _who_ended(started: Sequence[Worker], patience: float = 5.0) -> str | None:

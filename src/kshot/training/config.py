@@ -35,8 +35,8 @@ def _chosen(value: Any) -> Any:
     """A name alone as a table; a path as one that holds from any working folder."""
     if isinstance(value, str):
         return {"name": value}
-    if isinstance(value, dict) and isinstance(path := value.get("path"), str) and path:
-        return {**value, "path": str(Path(path).expanduser().absolute())}
+    if isinstance(value, dict) and isinstance(path := value.get("path"), (str, int)) and path:
+        return {**value, "path": str(Path(str(path)).expanduser().absolute())}
     return value
 
 
@@ -231,6 +231,8 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
     if key in ("dataset", "encoder", "learner") and isinstance(value, str):
         value = {"name": value}
     *parents, last = key.split(".")
+    if last == "path" and not isinstance(value, str):
+        value = text  # a folder may be called 2024.10
     places = [raw]
     for parent in parents:
         found = [place.setdefault(parent, {}) for place in places]

@@ -109,8 +109,8 @@ def run(
             history = _train(config, data, learner, validation, RunFolder(folder), group)
         return Outcome(folder, history, [])
     _rehearse(config, data, learner, validation, targets)
-    for e, tested in targets:
-        if e.dataset and (seen := seen_classes(source_of(data, config.train.split), tested)):
+    for _, tested in targets:
+        if seen := seen_classes(source_of(data, config.train.split), tested):
             tell(
                 f"warning: {len(seen):,} classes of {tested.name}, such as {seen[0]}, have the "
                 "names of classes in meta-training: if they are the same, its score says too much"
@@ -120,7 +120,7 @@ def run(
         with processes(folder) as group:
             history = _train(config, data, learner, validation, out, group, progress)
         if history.steps == 0:
-            tell("stopped before the first step; nothing was written")
+            tell(f"stopped before the first step{'' if out.started else '; nothing was written'}")
             return Outcome(folder, history, [])
         out.save(learner, history.best_step)
         reason = f" ({history.stopped})" if history.stopped else ""

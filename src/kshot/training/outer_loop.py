@@ -58,7 +58,10 @@ class OuterLoop:
         try:
             self._loop()
             self._check_validations()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, WorkerError) as error:
+            # A signal to the whole group may end another process before this one's step.
+            if isinstance(error, WorkerError) and not self.stop.asked:
+                raise
             self.history.stopped = "interrupted"
             self._keep_unjudged()
         except DivergedError:

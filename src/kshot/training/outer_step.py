@@ -97,6 +97,7 @@ def _join(
     """Sum gradients, loss and the wish to stop; average the running statistics."""
     if processes.size == 1:
         return loss, stop.asked
+    used = torch.tensor([float(p.grad is not None) for p in parameters])
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
@@ -105,7 +106,10 @@ def _join(
     means = [b.cpu().double() * weight for b in statistics]
     asked = torch.tensor(float(stop.asked))
     gradients = [p.grad for p in parameters if p.grad is not None]
-    processes.sum([*gradients, *means, loss, asked], stop.while_waiting)
+    processes.sum([*gradients, *means, loss, used, asked], stop.while_waiting)
+    for parameter, count in zip(parameters, used.tolist(), strict=True):
+        if count == 0:  # zeros would let weight decay and momentum move it
+            parameter.grad = None
     for buffer, mean in zip(statistics, means, strict=True):
         buffer.copy_(mean)
     return loss, bool(asked > 0)

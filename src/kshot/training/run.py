@@ -106,12 +106,12 @@ class RunFolder:
             CheckpointError: if the run has finished, if another process is at it, or if its
                 checkpoint is damaged.
         """
-        if (path / RESULTS).exists():
-            raise CheckpointError(
-                f"{path} has finished: see {path / 'report.html'}, or `kshot evaluate {path}`."
-            )
         folder = cls(path)
         with _locked(path):
+            if (path / RESULTS).exists():
+                raise CheckpointError(
+                    f"{path} has finished: see {path / 'report.html'}, or `kshot evaluate {path}`."
+                )
             remove_temporary(path)
             rows = folder._history["rows"] if folder.started else []
             write_text(path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Mapping
+from enum import Enum
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
+from types import CodeType
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kshot.datasets.sources import Mixture, Source, Split
 from kshot.episodes import EpisodeSpec
 from kshot.episodes.sampler import SAMPLER_VERSION
 from kshot.errors import CheckpointError
 
-PLAIN = (bool, int, float, str, type(None))
+PLAIN = (bool, int, float, str, bytes, type(None))
+NAMED = (torch.dtype, torch.device, np.dtype, Enum, PurePath)
 
 SHOWN = 3
 """Of the settings that differ."""
@@ -57,24 +62,49 @@ def of_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, str]:
 def describe(value: Any, deep: bool = True) -> str:
     """The same words for the same setting in every process: nothing that is an address in memory.
 
-    Functions are known by their name and what they close over, objects by their class and public
-    attributes (of which objects are known by their class alone).
+    Functions are known by their name and what they close over, lambdas also by their code and
+    defaults, objects by their class and public attributes (of which objects are known by their
+    class alone).
     """
+    if isinstance(value, NAMED):
+        return str(value)
     if isinstance(value, PLAIN):
         return repr(value)
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(describe(v, deep) for v in value)}]"
+    if isinstance(value, (set, frozenset)):
+        return f"{{{', '.join(sorted(describe(v, deep) for v in value))}}}"
+    if isinstance(value, Tensor):
+        raw = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        return f"{value.dtype}{list(value.shape)}#{_digest(raw.tobytes())}"
+    if isinstance(value, (np.ndarray, np.generic)):
+        return f"{value.dtype}{list(value.shape)}#{_digest(value.tobytes())}"
+    if isinstance(value, CodeType):
+        inside = [value.co_code, value.co_names, value.co_consts]
+        return f"code#{_digest(describe(inside).encode())}"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{k}: {describe(v, deep)}' for k, v in value.items())}}}"
     if isinstance(value, partial):
         return describe([value.func, value.args, value.keywords], deep)
+    if inspect.ismethod(value):
+        return describe([value.__func__, value.__self__], deep)
     name = str(getattr(value, "__qualname__", type(value).__qualname__))
     if not deep or isinstance(value, (type, nn.Module)):
         return name
-    inside = (
-        inspect.getclosurevars(value).nonlocals if inspect.isfunction(value) else _public(value)
-    )
-    return f"{name}({', '.join(f'{k}={describe(v, False)}' for k, v in sorted(inside.items()))})"
+    return f"{name}({', '.join(f'{k}={describe(v, False)}' for k, v in _inside(value).items())})"
+
+
+def _inside(value: Any) -> dict[str, Any]:
+    if not inspect.isfunction(value):
+        return dict(sorted(_public(value).items()))
+    found = dict(sorted(inspect.getclosurevars(value).nonlocals.items()))
+    if value.__name__ == "<lambda>":
+        found |= {"code": value.__code__, "defaults": [value.__defaults__, value.__kwdefaults__]}
+    return found
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()[:16]
 
 
 def _public(value: Any) -> dict[str, Any]:

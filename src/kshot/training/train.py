@@ -58,7 +58,9 @@ def meta_train(
 
     Args:
         learner: what is trained. In training mode it keeps its modules' modes, such as that of a
-            part that you have set to `eval()`; in evaluation mode all of it is set to training.
+            part that you have set to `eval()`; in evaluation mode all of it is set to training. It
+            comes back in evaluation mode: before another call, which may go on from a checkpoint,
+            set the modes again.
         data: a data set (its splits `train` and `val` are used), or a source of episodes.
         way: classes per task in meta-training.
         shot: support examples per class, a range of them, or `"any"` (Meta-Dataset's rule).

@@ -65,6 +65,14 @@ def test_cosine_ignores_length():
     assert torch.allclose(learner(longer), learner(e), atol=1e-5)
 
 
+def test_a_factor_on_the_distances_is_learned():
+    e = episode()
+    learner = kshot.ProtoNet(nn.Identity(), scale=0.25)
+    assert torch.allclose(learner(e), 0.25 * kshot.ProtoNet(nn.Identity())(e))
+    learner.loss(e).backward()
+    assert [p.grad.item() != 0 for p in learner.parameters()] == [True]
+
+
 @pytest.mark.parametrize("options", [{"distance": "manhattan"}, {"scale": 0.0}])
 def test_impossible_options(options):
     with pytest.raises(ConfigError):

@@ -27,15 +27,16 @@ class Prototypes(NamedTuple):
 class PrototypeHead(Head):
     """Class means of the support; logits are negative distances to them."""
 
-    def __init__(self, distance: Distance = "euclidean", *, scale: float = 10.0) -> None:
+    def __init__(self, distance: Distance = "euclidean", *, scale: float | None = None) -> None:
         super().__init__()
         if distance not in ("euclidean", "cosine"):
             raise ConfigError(f"distance={distance!r} is neither 'euclidean' nor 'cosine'.")
-        if not scale > 0:
-            raise ConfigError(f"scale={scale} must be greater than 0.")
-        self.log_scale = (
-            nn.Parameter(torch.tensor(math.log(scale))) if distance == "cosine" else None
-        )
+        if scale is None and distance == "cosine":
+            scale = 10.0
+        if scale is not None and not 0 < scale < math.inf:
+            raise ConfigError(f"scale={scale} must be greater than 0, and finite.")
+        self.similarity = cosine_similarity if distance == "cosine" else prototypical_logits
+        self.log_scale = None if scale is None else nn.Parameter(torch.tensor(math.log(scale)))
 
     def fit(self, support: Examples, *, query: Examples | None = None, key: Tensor) -> Prototypes:
         """Average each class."""
@@ -44,10 +45,9 @@ class PrototypeHead(Head):
 
     def predict(self, state: Prototypes, x: Features, mask: Tensor | None = None) -> Tensor:
         """Logits `(tasks, queries, way)`."""
-        if self.log_scale is None:
-            logits = prototypical_logits(x, state.means)
-        else:
-            logits = self.log_scale.exp() * cosine_similarity(x, state.means)
+        logits = self.similarity(x, state.means)
+        if self.log_scale is not None:
+            logits = self.log_scale.exp() * logits
         return masked_logits(logits, state.present)
 
 
@@ -64,7 +64,9 @@ class ProtoNet(MetaLearner):
     Args:
         encoder: f, from `(rows, *features)` to `(rows, features)`.
         distance: `euclidean` (squared, the paper's choice) or `cosine`.
-        scale: start of the learned factor on the cosine; unused with `euclidean`.
+        scale: start of a learned factor on the logits. By default 10 with `cosine`, and none with
+            `euclidean`, as in the paper; long embeddings, whose squared distances are large, learn
+            sooner with one, such as 1 / features.
         normalization: `joint` as the authors ran it: one batch of support and query in
             meta-training, running statistics at meta-test (inductive).
 
@@ -72,7 +74,8 @@ class ProtoNet(MetaLearner):
         support and query `(tasks, examples, *features)`; logits `(tasks, queries, way)`.
 
     Deviations:
-        None. The cosine form, with a learned factor, follows Chen et al. 2021 (Meta-Baseline).
+        None by default. The cosine form follows Chen et al. 2021 (Meta-Baseline), a factor on the
+        squared distance Lee et al. 2019 (MetaOptNet), who divide by the features and learn a scale.
 
     Example:
         >>> import kshot
@@ -93,7 +96,7 @@ class ProtoNet(MetaLearner):
         encoder: nn.Module,
         *,
         distance: Distance = "euclidean",
-        scale: float = 10.0,
+        scale: float | None = None,
         normalization: Normalization = "joint",
     ) -> None:
         head = PrototypeHead(distance, scale=scale)

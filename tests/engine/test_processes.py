@@ -106,14 +106,20 @@ def test_a_worker_that_dies_ends_the_job_with_a_checkpoint(tmp_path, by_one):
     assert rows(run)[-1]["step"] == 100
 
 
-@needs_proc
-def test_a_worker_that_hangs_does_not_keep_a_signal_away(tmp_path):
-    """Without an answer the step is given up, and the checkpoint holds the one before."""
-    process = begin(tmp_path, "--set=train.steps=9000", "--set=validation.every=9000")
-    run = tmp_path / "run"
+def under_way(folder):
+    """A long training by two processes that has begun, and its run folder."""
+    process = begin(folder, "--set=train.steps=9000", "--set=validation.every=9000")
+    run = folder / "run"
     while not (run / "metrics.jsonl").exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
+    return process, run
+
+
+@needs_proc
+def test_a_worker_that_hangs_does_not_keep_a_signal_away(tmp_path):
+    """Without an answer the step is given up, and the checkpoint holds the one before."""
+    process, run = under_way(tmp_path)
     os.kill(worker_of(process), signal.SIGSTOP)
     assert not (run / "checkpoint.safetensors").exists()
     process.terminate()
@@ -124,11 +130,7 @@ def test_a_worker_that_hangs_does_not_keep_a_signal_away(tmp_path):
 
 @needs_proc
 def test_a_signal_that_ends_a_worker_first_is_an_interrupt_all_the_same(tmp_path):
-    process = begin(tmp_path, "--set=train.steps=9000", "--set=validation.every=9000")
-    run = tmp_path / "run"
-    while not (run / "metrics.jsonl").exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
+    process, run = under_way(tmp_path)
     process.send_signal(signal.SIGSTOP)
     os.kill(worker_of(process), signal.SIGKILL)
     process.terminate()

@@ -19,7 +19,8 @@ from kshot.evaluation.record import source_commit, versions
 from kshot.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
-REPETITIONS = 3
+REPETITIONS = 5
+ENGINES = ("vmap", "loop")
 KSHOT = [sys.executable, "-m", "kshot"]
 NO_TEST = ["--set=evaluation=[]", "--set=validation.episodes=2", "--quiet"]
 
@@ -43,18 +44,30 @@ def seconds_per_step(folder: Path, name: str, *arguments: str) -> float:
     return (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
 
 
-def workers(folder: Path) -> dict[str, float]:
-    """The MAML recipe: one process with two threads against two with one."""
-    one, two = [], []
+def workers(folder: Path) -> dict[str, dict[str, float]]:
+    """The MAML recipe by both engines: one process with two threads against two with one."""
+    times: dict[str, list[float]] = {f"{e} {w}": [] for e in ENGINES for w in (1, 2)}
     for i in range(REPETITIONS):
-        one.append(seconds_per_step(folder, f"one-{i}", "maml-omniglot"))
-        two.append(seconds_per_step(folder, f"two-{i}", "maml-omniglot", "--workers", "2"))
-    ratios = [a / b for a, b in zip(one, two, strict=True)]
+        for engine in ENGINES:
+            by = f"--set=learner.engine={engine}"
+            for count in (1, 2):
+                arguments = ["maml-omniglot", by, "--workers", str(count)]
+                seconds = seconds_per_step(folder, f"{engine}-{count}-{i}", *arguments)
+                times[f"{engine} {count}"].append(seconds)
     return {
-        "seconds_one_process": statistics.median(one),
-        "seconds_two_workers": statistics.median(two),
-        "ratio": statistics.median(ratios),
+        engine: {
+            "seconds_one_process": statistics.median(times[f"{engine} 1"]),
+            "seconds_two_workers": statistics.median(times[f"{engine} 2"]),
+            "ratio": ratio(times[f"{engine} 1"], times[f"{engine} 2"]),
+            "ratio_to_loop": ratio(times["loop 1"], times[f"{engine} 1"]),
+        }
+        for engine in ENGINES
     }
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """Median over the repetitions."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 def evaluation(folder: Path) -> dict[str, float]:

@@ -44,15 +44,19 @@ def speed() -> dict[str, str]:
     if not SPEED.exists():
         return {}
     s = json.loads(SPEED.read_text())
-    w, evaluation = s["workers"], s["evaluation"]
     lines = [
         "| what | measured |",
         "|---|---|",
-        "| `--workers 2` against one process with two threads, a step of `maml-omniglot` "
-        f"| {w['ratio']:.2f} times as fast "
-        f"({w['seconds_two_workers']:.3f} against {w['seconds_one_process']:.3f} s) |",
+        *(
+            "| `--workers 2` against one process with two threads, a step of `maml-omniglot` by "
+            f"the engine `{engine}` | {t['ratio']:.2f} times as fast "
+            f"({t['seconds_two_workers']:.3f} against {t['seconds_one_process']:.3f} s) |"
+            for engine, t in s["workers"].items()
+        ),
+        "| the engine `vmap` against `loop`, a Python loop over the tasks, in one process with two "
+        f"threads | {s['workers']['vmap']['ratio_to_loop']:.2f} times as fast |",
         "| a saved run, cold start to table: 10,000 episodes of 20-way 1-shot on Omniglot, beside "
-        f"1-NN | {evaluation['seconds']:.0f} s |",
+        f"1-NN | {s['evaluation']['seconds']:.0f} s |",
     ]
     lines += [
         f"| peak memory of `kshot train {recipe}` | {m['peak_gib']:.2f} GiB |"

@@ -10,8 +10,8 @@ from torch import nn
 import kshot
 from kshot.engine.processes import ALONE, join_processes, local_workers
 from kshot.errors import DivergedError
+from kshot.interrupt import Stop
 from kshot.testing import gaussians
-from kshot.training.interrupt import Stop
 from kshot.training.outer_step import outer_step
 
 UNEVEN = kshot.EpisodeSpec((2, 5), (1, 3), 5)

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from kshot.errors import ConfigError, WorkerError
+from kshot.interrupt import signals_later
 
 T = TypeVar("T")
 
@@ -198,7 +199,7 @@ def local_workers(count: int, command: Sequence[str]) -> Iterator[Processes]:
         try:
             for rank in range(1, count):
                 log = Path(folder, f"{rank}.log")
-                with log.open("wb") as file_of_log:
+                with log.open("wb") as file_of_log, signals_later():
                     process = subprocess.Popen(
                         command,
                         env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
@@ -206,7 +207,7 @@ def local_workers(count: int, command: Sequence[str]) -> Iterator[Processes]:
                         stdout=file_of_log,
                         stderr=file_of_log,
                     )
-                started.append(Worker(rank, process, log))
+                    started.append(Worker(rank, process, log))  # else nobody would end it
             torch.set_num_threads(1)
             try:
                 _meet(f"file://{file}", 0, count, lambda: _check_all_run(started))

@@ -26,11 +26,11 @@ from kshot.episodes.augment import Augmentation
 from kshot.errors import ConfigError
 from kshot.evaluation import Result, predictions
 from kshot.evaluation.protocol import seen_classes
+from kshot.interrupt import interrupted_by_sigterm
 from kshot.learners import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
 from kshot.training.build import check_episodes, load_data, make_learner, source_of, task_shape
 from kshot.training.config import EvaluationConfig, RunConfig
-from kshot.training.interrupt import interrupted_by_sigterm
 from kshot.training.pictures import run_report
 from kshot.training.run import RunFolder
 from kshot.training.scores import Target, evaluate_all, stated

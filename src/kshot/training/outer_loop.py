@@ -13,8 +13,8 @@ from kshot import philox
 from kshot.engine.processes import Processes
 from kshot.episodes import FrozenEpisodes
 from kshot.errors import DivergedError, WorkerError
+from kshot.interrupt import GaveUpWaitingError, Stop
 from kshot.learners.base import MetaLearner
-from kshot.training.interrupt import GaveUpWaitingError, Stop
 from kshot.training.keeper import Keeper
 from kshot.training.outer_step import outer_step
 from kshot.training.state import History, Row, TrainingState

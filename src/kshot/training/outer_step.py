@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from kshot.engine import explain_second_order
 from kshot.engine.processes import Processes
 from kshot.errors import DivergedError
+from kshot.interrupt import Stop
 from kshot.learners.base import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
-from kshot.training.interrupt import Stop
 from kshot.types import Episode
 
 

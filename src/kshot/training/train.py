@@ -15,10 +15,10 @@ from kshot.episodes import EpisodeSpec, FrozenEpisodes, augment, draw
 from kshot.episodes.augment import Augmentation
 from kshot.episodes.spec import Range, Shot
 from kshot.errors import ConfigError
+from kshot.interrupt import stop_on_signals
 from kshot.learners.base import MetaLearner
 from kshot.training import settings
 from kshot.training.bar import training_bar
-from kshot.training.interrupt import stop_on_signals
 from kshot.training.keeper import Keeper
 from kshot.training.optim import Optimizer, make_optimizer, make_schedule
 from kshot.training.outer_loop import OuterLoop

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a training between two steps, where its state is whole."""
+"""Ctrl-C and SIGTERM: they end a training between two steps, where its state is whole."""
 
 from __future__ import annotations
 
@@ -57,6 +57,18 @@ def interrupted_by_sigterm() -> Iterator[None]:
 
     with _handling(interrupt, signal.SIGTERM):
         yield
+
+
+@contextmanager
+def signals_later() -> Iterator[None]:
+    """Within the block no signal is heard; those that came are raised right after it."""
+    came: list[int] = []
+    try:
+        with _handling(lambda number, _: came.append(number), signal.SIGINT, signal.SIGTERM):
+            yield
+    finally:
+        for number in came:
+            signal.raise_signal(number)
 
 
 @contextmanager

@@ -6,8 +6,13 @@ import threading
 
 import pytest
 
-from kshot.training import interrupt
-from kshot.training.interrupt import GaveUpWaitingError, interrupted_by_sigterm, stop_on_signals
+from kshot import interrupt
+from kshot.interrupt import (
+    GaveUpWaitingError,
+    interrupted_by_sigterm,
+    signals_later,
+    stop_on_signals,
+)
 
 
 def send(number):
@@ -52,3 +57,17 @@ def test_other_threads_leave_the_signals_alone():
     thread.start()
     thread.join()
     assert asked == [False]
+
+
+def test_a_signal_waits_for_what_must_not_be_cut():
+    done = []
+
+    def work():
+        with signals_later():
+            send(signal.SIGTERM)
+            done.append("first")
+        done.append("second")
+
+    with pytest.raises(KeyboardInterrupt), interrupted_by_sigterm():
+        work()
+    assert done == ["first"]

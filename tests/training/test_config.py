@@ -34,13 +34,30 @@ def test_settings_change_values():
         (["validation.episodes=1"], "greater than or equal to 2"),
         (["steps"], "key=value"),
         (["name.deep=1"], "not a section"),
-        (["train=5"], "train"),
+        (["train=5"], "train: give a table"),
+        (["train.shot=true"], "shot.*got True"),
+        (["train.shot=[1, true]"], "shot.*got"),
+        (["train.shot=5.0"], "shot.*got 5.0"),
+        (["train.steps=true"], "steps.*got True"),
+        (["train.steps='10'"], "steps.*got '10'"),
+        (["train.lr='1e-3'"], "lr.*got '1e-3'"),
+        (["train.imbalanced=1"], "imbalanced.*got 1"),
+        (["seed=true"], "seed.*got True"),
+        (["evaluation=[{shot=true}]"], "shot.*got True"),
         (["evaluation=[{wai=5}]"], "did you mean 'way'"),
     ],
 )
 def test_bad_settings(settings, says):
     with pytest.raises(ConfigError, match=says):
         read_recipe("protonet-glyphs", settings)
+
+
+def test_a_name_alone_takes_options_too(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text("dataset = 'glyphs'\nencoder = 'conv4'\nlearner = 'protonet'\n")
+    config = read_recipe(str(path), ["encoder.channels=8", "learner.distance=cosine"])
+    assert (config.encoder.name, config.encoder.options) == ("conv4", {"channels": 8})
+    assert config.learner.name == "protonet"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ class ImageFormat:
 
     def __post_init__(self) -> None:
         if not (is_whole(self.size, 1) and self.size <= 1024):
-            raise ConfigError(f"size={self.size}: give a number of pixels from 1 to 1024.")
+            raise ConfigError(f"size={self.size!r}: give a number of pixels from 1 to 1024.")
         if self.channels not in (1, 3):
             raise ConfigError(f"channels={self.channels} is neither 1 (grey) nor 3 (colour).")
         if self.resize not in _FILTERS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from kshot.errors import ConfigError, unknown
 from kshot.learners.base import Head, MetaLearner, Predictor, TaskShape
+from kshot.options import check_options, keyword_options
 
 __all__ = [
     "Head",
@@ -47,12 +47,7 @@ def learner_class(name: str) -> type[MetaLearner]:
 
 def learner_options(cls: type[MetaLearner]) -> dict[str, Any]:
     """The options that a recipe may set, with their defaults."""
-    parameters = inspect.signature(cls.__init__).parameters.values()
-    return {
-        p.name: p.default
-        for p in parameters
-        if p.kind is p.KEYWORD_ONLY and p.name not in _DECIDED_BY_TASKS
-    }
+    return keyword_options(cls, _DECIDED_BY_TASKS)
 
 
 def build_learner(
@@ -64,10 +59,7 @@ def build_learner(
         ConfigError: for an unknown learner or option, or an impossible value.
     """
     cls = learner_class(name)
-    known = learner_options(cls)
-    for option in options:
-        if option not in known:
-            raise unknown(f"option of the learner {name}", option, known)
+    check_options(f"learner {name}", cls, options, _DECIDED_BY_TASKS)
     try:
         return cls.for_tasks(encoder, shape, **options)
     except TypeError as error:

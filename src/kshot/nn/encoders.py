@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from kshot.errors import ConfigError, EpisodeError, unknown
 from kshot.nn.norm import BatchNorm
+from kshot.options import check_options
 
 
 class Conv4(nn.Module):
@@ -64,8 +63,9 @@ class Conv4(nn.Module):
         """
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise EpisodeError(
-                f"Conv4 takes images ({self.in_channels}, height, width), channels first, not "
-                f"{tuple(x.shape[1:])}: move or add the axis, or build Conv4(in_channels)."
+                f"this Conv4 takes images ({self.in_channels}, height, width), channels first, but "
+                f"an example is {tuple(x.shape[1:])}: give it images of as many channels (a data "
+                f"set may have the option channels={self.in_channels}), or build one for these."
             )
         out: Tensor = self.layers(x)
         return out
@@ -162,27 +162,21 @@ def build_encoder(name: str, x_shape: Sequence[int], options: dict[str, Any]) ->
     Raises:
         ConfigError: for unknown names or options, or examples that it cannot take.
     """
-    kinds: dict[str, Callable[..., nn.Module]] = {
-        "conv4": partial(Conv4, x_shape[0]),
-        "mlp": partial(MLP, math.prod(x_shape)),
-        "none": nn.Identity,
+    kinds: dict[str, tuple[type[nn.Module], Sequence[int]]] = {
+        "conv4": (Conv4, x_shape[:1]),
+        "mlp": (MLP, [math.prod(x_shape)]),
+        "none": (nn.Identity, []),
     }
     if name not in kinds:
         raise unknown("encoder", name, kinds)
-    known = [
-        p.name
-        for p in inspect.signature(kinds[name]).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    ]
-    for option in options:
-        if option not in known:
-            raise unknown(f"option of the encoder {name}", option, known)
+    kind, sizes = kinds[name]
+    check_options(f"encoder {name}", kind, options)
     if name == "conv4" and len(x_shape) != 3:
         raise ConfigError(
             f"conv4 takes images (channels, height, width), but an example has shape "
             f"{tuple(x_shape)}: set encoder.name=mlp."
         )
     try:
-        return kinds[name](**options)
+        return kind(*sizes, **options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"the encoder {name} cannot be built so: {error}.") from error

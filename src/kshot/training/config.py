@@ -44,7 +44,7 @@ Chosen = Annotated[Part, BeforeValidator(_chosen)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class EpisodesConfig(_Strict):
@@ -128,6 +128,8 @@ EXPECTED = {
     "encoder": "give a name, such as 'conv4', or a table with a name and options",
     "learner": "give a name, such as 'protonet', or a table with a name and options",
     "evaluation": "give a list of tables, each begun by [[evaluation]]",
+    "train": "give a table, such as [train] with steps = 100",
+    "validation": "give a table, such as [validation] with episodes = 100",
     "train.augment": "give a list of 'affine', 'crop', 'flip' and 'jitter'",
     "way": "give a whole number, or a range such as [2, 5]",
     "shot": "give a whole number, a range such as [1, 5], or 'any'",
@@ -234,7 +236,9 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
     if last == "path" and not isinstance(value, str):
         value = text  # a folder may be called 2024.10
     places = [raw]
-    for parent in parents:
+    for depth, parent in enumerate(parents):
+        if depth == 0 and parent in ("dataset", "encoder", "learner"):
+            raw[parent] = _chosen(raw.get(parent, {}))
         found = [place.setdefault(parent, {}) for place in places]
         # Of a list, such as that of the evaluations, all.
         places = [p for part in found for p in (part if isinstance(part, list) else [part])]

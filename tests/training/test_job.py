@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import torch
 
+from kshot import interrupt
 from kshot.engine.processes import local_workers
-from kshot.training import interrupt
 from kshot.training.config import read_recipe
 from kshot.training.job import run
 from tests.conftest import SMALL

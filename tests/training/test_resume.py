@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -252,6 +253,15 @@ def test_killed_before_the_first_checkpoint_and_in_an_evaluation(tmp_path):
 @pytest.mark.parametrize("seed", range(20))
 def test_killed_and_resumed_twenty_times(undisturbed, tmp_path, seed):
     assert_same(kill_and_resume(tmp_path, 3, seed), undisturbed)
+
+
+def test_another_file_in_the_place_of_the_checkpoint_is_named(cli, small_run, tmp_path):
+    shutil.copytree(small_run, tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
+    shutil.copy(tmp_path / "run" / "weights.safetensors", tmp_path / "run/checkpoint.safetensors")
+    result = cli("train", "--resume", "run")
+    assert result.returncode == 2
+    assert "is no checkpoint of a training" in result.stderr
 
 
 def test_resume_teaches(cli, small_run, tmp_path):

@@ -57,7 +57,12 @@ def load_glyphs() -> Dataset:
 
 
 def _render_to(path: Path, progress: Callable[[float], None]) -> None:
-    made = renderer.render(progress)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the images are so small that threads would wait for each other
+    try:
+        made = renderer.render(progress)
+    finally:
+        torch.set_num_threads(threads)
     classes = {"names": made.names, "scripts": made.scripts, "split": made.split}
     with atomic(path) as temporary:
         save_file({"images": made.images}, str(temporary), {"classes": json.dumps(classes)})

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 import kshot
 from kshot.errors import CheckpointError
@@ -134,7 +135,13 @@ class RunFolder:
 
     @property
     def _history(self) -> dict[str, Any]:
-        history: dict[str, Any] = read_words(self.checkpoint)["history"]
+        words = read_words(self.checkpoint)
+        if "history" not in words:
+            raise CheckpointError(
+                f"{self.checkpoint} is no checkpoint of a training: put the right file back, or "
+                "start anew."
+            )
+        history: dict[str, Any] = words["history"]
         return history
 
     def save(self, learner: MetaLearner, meta_steps: int) -> None:
@@ -246,7 +253,9 @@ def load_run(folder: str | Path) -> Run:
         )
         with torch.random.fork_rng():
             learner = make_learner(config, shape)
-        learner.load_state_dict(load_file(str(path / WEIGHTS)))
+        weights = load_file(str(path / WEIGHTS))
+        _check_fit(path / WEIGHTS, weights, learner.state_dict())
+        learner.load_state_dict(weights)
         meta_steps = int(read_words(path / WEIGHTS)["meta_steps"])
     except (KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
         what = " ".join(str(error).split())[:160]
@@ -254,6 +263,17 @@ def load_run(folder: str | Path) -> Run:
             f"{path} is damaged or incomplete ({what}): train it again."
         ) from error
     return Run(path, config, learner.eval(), meta_steps)
+
+
+def _check_fit(path: Path, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    shapes = [{name: tuple(w.shape) for name, w in part.items()} for part in (weights, own)]
+    for name in sorted(shapes[0].keys() | shapes[1].keys()):
+        found, expected = (part.get(name, "absent") for part in shapes)
+        if found != expected:
+            raise CheckpointError(
+                f"{path} does not fit the run's recipe: {name} is {found} and not {expected}; put "
+                "the run's own file back, or train it again."
+            )
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

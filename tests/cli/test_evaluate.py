@@ -1,6 +1,7 @@
 """`kshot evaluate`: protocols, options of data sets, records, training seeds."""
 
 import json
+import shutil
 
 import pytest
 
@@ -71,7 +72,35 @@ def test_maml_becomes_inductive(cli, tmp_path):
         result = cli("evaluate", "run", "--episodes", 5, protocol, "--json", "r.json")
         learner = json.loads((tmp_path / "r.json").read_text())[0]
         assert learner["normalization"] == policy
-        assert f"MAML: {protocol[2:]}, normalisation {policy}" in result.stdout
+        assert f"MAML, 1 step: {protocol[2:]}, normalisation {policy}" in result.stdout
+
+
+def test_inner_steps_may_be_asked_for(cli, small_run, tmp_path):
+    assert cli("train", "maml-sinusoid", *WAVES, "--out", "run").returncode == 0
+    found = {}
+    for asked in ([], ["--test-steps", 5]):
+        result = cli("evaluate", "run", "--episodes", 5, *asked, "--json", "r.json")
+        assert result.returncode == 0, result.stderr
+        (record,) = json.loads((tmp_path / "r.json").read_text())
+        assert record["normalization"] == "none"
+        found[record["name"]] = record["mean"]
+    assert set(found) == {"MAML, 1 step", "MAML, 5 steps"}
+    assert len(set(found.values())) == 2
+    refused = cli("evaluate", small_run, "--test-steps", 5)
+    assert refused.returncode == 2
+    assert "ProtoNet takes no inner steps" in refused.stderr
+
+
+def test_weights_of_another_run_are_named(cli, small_run, tmp_path):
+    shutil.copytree(small_run, tmp_path / "run")
+    other = ["--set=encoder.channels=4", "--set=evaluation=[]", "--out", "other"]
+    assert cli("train", *SMALL, *other).returncode == 0
+    shutil.copy(tmp_path / "other" / "weights.safetensors", tmp_path / "run")
+    result = cli("evaluate", "run")
+    assert result.returncode == 2
+    assert "does not fit the run's recipe: encoder.layers.0.0.bias is (4,) and not (8,)" in (
+        result.stderr
+    )
 
 
 def test_a_protocol_that_cannot_be(cli):
@@ -88,7 +117,7 @@ def test_options_of_the_data_set(cli, small_run):
     result = cli("evaluate", small_run, "--dataset", "digits", "--set", "flat=true")
     assert result.returncode == 2
     assert "small cannot be scored on 5-way 1-shot tasks of digits/test" in result.stderr
-    assert "not (64,)" in result.stderr
+    assert "an example is (64,)" in result.stderr
     result = cli("evaluate", small_run, "--dataset", "digits", "--set", "flatt=true")
     assert "did you mean 'flat'" in result.stderr
     assert "key=value" in cli("evaluate", small_run, "--set", "flat").stderr

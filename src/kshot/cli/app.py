@@ -73,6 +73,10 @@ Transductive = Annotated[
         help="Batch statistics of the queries, or of the support; by default as in training.",
     ),
 ]
+TestSteps = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=0, help="Inner steps at meta-test; the learner's own by default."),
+]
 JsonOut = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--json", help="Also write the record here."),
@@ -148,6 +152,7 @@ def evaluate(
     episodes: Episodes = 1000,
     seed: Seed = 0,
     transductive: Transductive = None,
+    test_steps: TestSteps = None,
     device: Device = "auto",
     json_out: JsonOut = None,
 ) -> None:
@@ -155,7 +160,17 @@ def evaluate(
     from kshot.cli import evaluate as command
 
     request = command.Request(
-        dataset, settings or [], split, way, shot, query, episodes, seed, transductive, device
+        dataset=dataset,
+        settings=settings or [],
+        split=split,
+        way=way,
+        shot=shot,
+        query=query,
+        episodes=episodes,
+        seed=seed,
+        transductive=transductive,
+        test_steps=test_steps,
+        device=device,
     )
     command.evaluate(run, request, json_out)
 
@@ -172,6 +187,7 @@ def compare(
     episodes: Episodes = 1000,
     seed: Seed = 0,
     transductive: Transductive = None,
+    test_steps: TestSteps = None,
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("compare.png"),
     json_out: JsonOut = None,
@@ -181,7 +197,17 @@ def compare(
     from kshot.cli.evaluate import Request
 
     request = Request(
-        dataset, settings or [], split, way, shot, query, episodes, seed, transductive, device
+        dataset=dataset,
+        settings=settings or [],
+        split=split,
+        way=way,
+        shot=shot,
+        query=query,
+        episodes=episodes,
+        seed=seed,
+        transductive=transductive,
+        test_steps=test_steps,
+        device=device,
     )
     command.compare(runs, request, out, json_out)
 

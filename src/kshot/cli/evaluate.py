@@ -22,6 +22,7 @@ from kshot.evaluation import Result, as_protocol, over_seeds, predictions
 from kshot.evaluation.protocol import seen_classes
 from kshot.files import write_json
 from kshot.learners import MetaLearner
+from kshot.learners.inner_loop import InnerLoop
 from kshot.learners.nearest_neighbour import NearestNeighbour
 from kshot.training import load_run
 from kshot.training.build import load_data, pick_device
@@ -45,6 +46,7 @@ class Request:
         episodes: how many.
         seed: of the episodes.
         transductive: how batch statistics are used; as in meta-training if None.
+        test_steps: inner steps; the learner's own if None.
         device: by name.
     """
 
@@ -57,6 +59,7 @@ class Request:
     episodes: int
     seed: int
     transductive: bool | None
+    test_steps: int | None
     device: str
 
     def spec(self, run: Run) -> EpisodeSpec:
@@ -85,7 +88,7 @@ def evaluate(folder: Path, request: Request, json_out: Path | None) -> None:
     runs = load_runs(folder)
     source = chosen_data(runs[0], request.dataset, request.settings)[request.split]
     spec = request.spec(runs[0])
-    results = score({type(runs[0].learner).__name__: runs}, source, spec, request)
+    results = score({_name(runs[0].learner, request): runs}, source, spec, request)
     console.print(result_table(results))
     console.print(footer(results), style="dim")
     warn_of_unfinished(console, runs)
@@ -94,6 +97,15 @@ def evaluate(folder: Path, request: Request, json_out: Path | None) -> None:
     if json_out is not None:
         write_json(json_out, [r.as_dict() for r in results])
         console.print(f"Record: {json_out}")
+
+
+def _name(learner: MetaLearner, request: Request) -> str:
+    """The method, with its inner steps if it takes any."""
+    name = type(learner).__name__
+    if not isinstance(learner.head, InnerLoop):
+        return name
+    steps = learner.head.test_steps if request.test_steps is None else request.test_steps
+    return f"{name}, {steps} step{'s' if steps != 1 else ''}"
 
 
 def check_writable(path: Path | None) -> None:
@@ -183,6 +195,12 @@ def _as_asked(run: Run, source: Source, spec: EpisodeSpec, request: Request) -> 
     try:
         if request.transductive is not None:
             learner = as_protocol(learner, request.transductive)
+        if request.test_steps is not None:
+            if not isinstance(learner.head, InnerLoop):
+                raise ConfigError(
+                    f"{type(learner).__name__} takes no inner steps: leave --test-steps away."
+                )
+            learner.head.test_steps = request.test_steps
         predictions(learner, episode)
     except (KshotError, RuntimeError) as error:
         raise ConfigError(

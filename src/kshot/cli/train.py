@@ -133,8 +133,9 @@ def _episodes(config: RunConfig) -> str:
     for key, value in part.options.items():
         words += ["--set", f"{key}={value if isinstance(value, str) else _toml(value)}"]
     for key, value, default in (("way", first.way, 5), ("shot", first.shot, 1)):
-        if isinstance(value, int) and value != default:
-            words += [f"--{key}", str(value)]
+        most = value[1] if isinstance(value, tuple) else value
+        if isinstance(most, int) and most != default:
+            words += [f"--{key}", str(most)]
     return shlex.join(words)
 
 

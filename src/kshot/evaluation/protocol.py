@@ -9,7 +9,7 @@ from kshot.datasets.sources import Source
 from kshot.errors import ConfigError
 from kshot.learners.base import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
-from kshot.nn.norm import Normalization, has_batch_norm
+from kshot.nn.norm import Normalization
 
 
 def seen_classes(trained: Source, tested: Source) -> list[str]:
@@ -55,7 +55,7 @@ def as_protocol(learner: MetaLearner, transductive: bool) -> MetaLearner:
             f"{name} is transductive by definition, it learns from the queries: "
             "evaluate it without --inductive."
         )
-    if not has_batch_norm(learner):
+    if not learner.normalizes:
         raise ConfigError(
             f"this {name} has no batch normalisation, through which alone queries could influence "
             "each other: evaluate it without --transductive."

@@ -50,7 +50,7 @@ class Result:
         episode_hash: identifies the very episodes.
         seed: of the episodes.
         transductive: whether queries may influence each other's answers.
-        normalization: where batch statistics came from.
+        normalization: where batch statistics came from; `none` where there are none.
         meta_steps: outer steps that the learner was trained for; of several runs the most.
         training_seeds: of the runs that were averaged, or of the one run.
         seed_std: standard deviation over the training seeds, where there are several.

@@ -99,7 +99,7 @@ def evaluate(
         episode_hash=frozen.hash,
         seed=seed,
         transductive=learner.transductive,
-        normalization=learner.normalization,
+        normalization=learner.normalization if learner.normalizes else "none",
         meta_steps=meta_steps,
         training_seeds=() if training_seed is None else (training_seed,),
         extra={k: float(v.mean()) for k, v in scores.items() if k != metric},

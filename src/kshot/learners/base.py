@@ -115,6 +115,7 @@ class MetaLearner(nn.Module):
         normalization: where the encoder's batch statistics come from.
 
     Attributes:
+        normalizes: whether any layer normalises over the batch, so that the policy matters.
         tasks: the kinds of task that the method is for.
         symmetric: permuting a task's classes permutes the logits and changes nothing else.
         order_free: the order of the support does not matter.
@@ -137,6 +138,7 @@ class MetaLearner(nn.Module):
             )
         self.encoder, self.head = encoder, head
         self.normalization: Normalization = normalization
+        self.normalizes = has_batch_norm(self)
 
     @classmethod
     def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:
@@ -146,7 +148,7 @@ class MetaLearner(nn.Module):
     @property
     def transductive(self) -> bool:
         """Whether one query's answer may change with the other queries."""
-        by_norm = self.normalization == "task" and has_batch_norm(self)
+        by_norm = self.normalization == "task" and self.normalizes
         return self.head.transductive or by_norm
 
     def idle(self, examples: int) -> set[str]:
@@ -158,7 +160,7 @@ class MetaLearner(nn.Module):
         """Whether there is an encoder, and at meta-test it embeds each example by itself."""
         if isinstance(self.encoder, nn.Identity):
             return False
-        return self.normalization in ("joint", "frozen") or not has_batch_norm(self.encoder)
+        return self.normalization in ("joint", "frozen") or not self.normalizes
 
     def adapt(
         self,

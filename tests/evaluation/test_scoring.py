@@ -1,7 +1,6 @@
 """Scores and records."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +8,8 @@ import torch
 from torch import nn
 
 import kshot
-from kshot.episodes import class_names
 from kshot.errors import EpisodeError
 from kshot.evaluation import embedded, mean_interval, score_episodes
-from kshot.evaluation.plots import embedding_map, episode_picture, result_bars
 from kshot.testing import gaussians
 
 
@@ -147,39 +144,6 @@ def test_gaussian_coverage_is_measured():
     result = kshot.evaluate(Sure(1), kshot.load("sinusoid")["test"], shot=5, episodes=50)
     assert result.extra["coverage_90"] == 1.0
     assert result.mean == pytest.approx(4.25, abs=1.5)
-
-
-def test_pictures_are_drawn():
-    digits = kshot.load("digits")["test"]
-    e = kshot.draw(digits, kshot.EpisodeSpec(3, 2, 4), 0, [0])
-    figure = episode_picture(e, kshot.NearestNeighbour()(e))
-    assert len(figure.axes) == 3 * 2 + 3 * 4
-    labels = digits.labels()[::60]
-    figure = embedding_map(digits.x[::60].flatten(1).float(), labels, None)
-    assert len(figure.axes[0].texts) == len(labels.unique())
-    result = kshot.evaluate(kshot.NearestNeighbour(), digits, episodes=3)
-    assert result_bars([result]).axes[0].get_xlabel() == "accuracy, %"
-
-
-def test_protocols_and_queries_are_bars_of_their_own():
-    one = kshot.evaluate(kshot.NearestNeighbour(), gaussians()["test"], query=1, episodes=3)
-    many = replace(one, spec=one.spec | {"query": 15}, episode_hash="another")
-    axes = result_bars([one, many, replace(many, transductive=True, interval=0.5)]).axes[0]
-    assert len({bar.get_y() for bar in axes.patches}) == 3
-    assert axes.get_xlim() == (0, 100)
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == [f"gaussians/test\n5-way 1-shot, {n}" for n in ("1 query", "15 queries")]
-
-
-def test_classes_have_their_names_in_a_picture():
-    split, spec = kshot.load("digits")["test"], kshot.EpisodeSpec(3, 1, 2)
-    episode = kshot.draw(split, spec, 0, [4])
-    names = class_names(split, spec, 0, [4])[0]
-    figure = episode_picture(episode, names=names)
-    shown = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
-    assert shown == [f"{name}  {label}" for label, name in enumerate(names)]
-    long = episode_picture(episode, names=["x" * 50, "b", "c"]).axes[0].get_ylabel()
-    assert long == f"…{'x' * 28}  0"
 
 
 def test_a_learner_that_diverged_is_marked():

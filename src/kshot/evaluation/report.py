@@ -27,7 +27,10 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1f2937; max-width: 60rem;
 h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 p.note, td.note { color: #64748b; font-size: .9rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #e2e8f0; }
+div.wide { overflow-x: auto; }
+th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #e2e8f0;
+         vertical-align: baseline; white-space: nowrap; }
+td.task { white-space: normal; min-width: 11rem; overflow-wrap: anywhere; }
 tr.first td { border-top: 2px solid #94a3b8; } td.score { font-weight: 600; }
 img { max-width: 100%; height: auto; } figure { margin: 1rem 0; }
 figcaption { color: #64748b; font-size: .9rem; }
@@ -79,12 +82,17 @@ def write_report(
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, atomically."""
     with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+        _write_png(figure, temporary)
+
+
+def _write_png(figure: Figure, file: Path | io.BytesIO) -> None:
+    # Tight, so that a text that goes beyond the figure widens the picture.
+    figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
 
 
 def _picture(picture: Picture) -> str:
     buffer = io.BytesIO()
-    picture.figure.savefig(buffer, format="png", dpi=110)
+    _write_png(picture.figure, buffer)
     data = base64.b64encode(buffer.getvalue()).decode()
     caption = html.escape(picture.caption)
     return (
@@ -95,27 +103,30 @@ def _picture(picture: Picture) -> str:
 
 
 def _table(results: Sequence[Result]) -> str:
-    rows: list[str] = []
+    metric = "Accuracy" if results[0].metric == "accuracy" else "Mean squared error"
+    extra = list(dict.fromkeys(key for result in results for key in result.extra))
+    heads = ["task", "method", metric, "episodes", "protocol"]
+    heads += [key.replace("_", " ") for key in extra]
+    classes = ["task", "", "score", "", "note", *("note" for _ in extra)]
+    rows = ["<tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in heads) + "</tr>"]
     before = ("", "")
     for result in results:
         group = result.heading, result.episode_hash
-        extra = ", ".join(f"{k} {v:.3f}" for k, v in result.extra.items())
         cells = [
-            html.escape("" if group == before else result.heading),
-            html.escape(result.name),
-            f"{result}",
-            f"{result.episodes}",
+            "" if group == before else result.heading,
+            result.name,
+            str(result),
+            str(result.episodes),
             result.protocol,
-            html.escape(extra),
+            *(f"{result.extra[k]:.3f}" if k in result.extra else "" for k in extra),
         ]
-        classes = ["", "", "score", "", "note", "note"]
-        tds = "".join(f'<td class="{c}">{v}</td>' for c, v in zip(classes, cells, strict=True))
+        tds = "".join(
+            f'<td class="{c}">{html.escape(v)}</td>' for c, v in zip(classes, cells, strict=True)
+        )
         rows.append(f'<tr class="{"first" if group != before else ""}">{tds}</tr>')
         before = group
-    metric = "Accuracy" if results[0].metric == "accuracy" else "Mean squared error"
     return (
-        f"<h2>Results on unseen tasks</h2><table><tr><th>task</th><th>method</th><th>{metric}</th>"
-        "<th>episodes</th><th></th><th></th></tr>" + "".join(rows) + "</table>"
-        '<p class="note">± is the half-width of the 95 % interval over episodes '
+        '<h2>Results on unseen tasks</h2><div class="wide"><table>' + "".join(rows) + "</table>"
+        '</div><p class="note">± is the half-width of the 95 % interval over episodes '
         "(1.96 s / √n). Every method answers the same frozen episodes.</p>"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -91,27 +92,39 @@ def _curve(history: History) -> Figure:
 
 
 def _episode_pictures(learner: MetaLearner, test: Split, config: RunConfig) -> list[Picture]:
-    way = min(5, len(test.sizes), bounds(config.train.way)[1])
-    shot = bounds(config.train.shot)[0]
-    spec = EpisodeSpec(way, shot, max(1, min(8, min(test.sizes) - shot)))
     pictures: list[Picture] = []
-    for i in range(2):
-        episode = draw(test, spec, SHOWN_SEED, [i])
-        try:
-            output = predictions(learner, episode)
-        except EpisodeError:  # a head built for longer or wider tasks than can be shown
-            return pictures
-        pictures.append(
-            Picture(
-                f"An unseen task ({spec.describe()})",
-                "Left: all that the learner was given. Right: what it was asked; a red frame is "
-                "a wrong answer, with the number of the class that was answered.",
-                plots.episode_picture(
-                    episode, output, names=class_names(test, spec, SHOWN_SEED, [i])[0]
-                ),
-            )
-        )
+    with suppress(EpisodeError):  # a head built for longer or wider tasks than can be shown
+        spec = _shown_spec(config, test)
+        for i in range(2):
+            pictures.append(_episode_picture(learner, test, spec, i))
     return pictures
+
+
+def _episode_picture(learner: MetaLearner, test: Split, spec: EpisodeSpec, i: int) -> Picture:
+    episode = draw(test, spec, SHOWN_SEED, [i])
+    names = class_names(test, spec, SHOWN_SEED, [i])[0]
+    few = spec.shot != "any" and bounds(spec.shot)[1] <= plots.MAX_COLUMNS
+    given = "all that" if few else f"of each class the first {plots.MAX_COLUMNS} images that"
+    return Picture(
+        f"An unseen task ({spec.describe()})",
+        f"Left: {given} the learner was given. Right: what it was asked; a red frame is a wrong "
+        "answer, with the number of the class that was answered.",
+        plots.episode_picture(episode, predictions(learner, episode), names=names),
+    )
+
+
+def _shown_spec(config: RunConfig, test: Split) -> EpisodeSpec:
+    """The tasks of the first evaluation, as far as `test` has classes and examples for them.
+
+    Of a range its upper end; without evaluations the tasks of the training, 5-way at most.
+    """
+    asked, most = (config.evaluation[0], SHOWN_CLASSES) if config.evaluation else (config.train, 5)
+    way = min(bounds(asked.way)[1], most, max(test.widths.values()))
+    smallest = min(test.sizes)
+    if asked.shot == "any":
+        return EpisodeSpec(way, "any", 8)
+    shot = max(1, min(bounds(asked.shot)[1], smallest - 1))
+    return EpisodeSpec(way, shot, max(1, min(8, smallest - shot)))
 
 
 def _embedding(learner: MetaLearner, test: Split) -> Picture:
@@ -131,10 +144,9 @@ def _embedding(learner: MetaLearner, test: Split) -> Picture:
     images = part.examples(slice(None))
     return Picture(
         "The embedding of unseen classes",
-        f"t-SNE of {count} classes of {test.name}, none of which was seen in meta-training.",
-        plots.embedding_map(
-            features.flatten(1), part.labels(), images if images.shape[1] == 1 else None
-        ),
+        f"t-SNE of {count} classes of {test.name}, none of which was seen in meta-training. An "
+        "image of each class stands above its middle, in a frame of its colour.",
+        plots.embedding_map(features.flatten(1), part.labels(), images, part.classes),
     )
 
 

@@ -172,7 +172,7 @@ BAD = {
     "unknown learner": (["train", "--set", "learner.name=protonets"], "did you mean 'protonet'"),
     "unknown option": (["train", "--set", "learner.dist=cosine"], "'distance'"),
     "unknown encoder": (["train", "--set", "encoder.name=conv"], "did you mean 'conv4'"),
-    "option of the wrong kind": (["train", "--set", "encoder.channels=[1]"], "whole numbers"),
+    "option of the wrong kind": (["train", "--set", "encoder.channels=[1]"], "valid integer"),
     "unknown split": (["train", "--set", "evaluation=[{split='tset'}]"], "did you mean 'test'"),
     "way": (["train", "--set", "train.way=5000"], "needs 5000 classes"),
     "evaluation way": (["train", "--set", "evaluation=[{way=5000}]"], "needs 5000 classes"),
@@ -197,7 +197,7 @@ BAD = {
     ),
     "a name that is a path": (["train", "--set", "name=../evil"], "name"),
     "an empty folder name": (["train", *SMALL, "--out", ""], "names no new folder"),
-    "half a channel": (["train", "--set", "encoder.channels=1.5"], "whole numbers"),
+    "half a channel": (["train", "--set", "encoder.channels=1.5"], "valid integer"),
     "schedule": (["train", *SMALL, "--set", "train.schedule=halve:0"], "schedule"),
     "huge seed": (["train", "--set", "seed=99999999999999999999"], "seed"),
     "inner rate": (

@@ -26,7 +26,7 @@ def main(runs: list[str]) -> None:
             save_figure(sinusoid_picture(run.learner, test, 10).figure, IMAGES / "sinusoid.png")
         elif isinstance(test, Split):
             episode = draw(test, EpisodeSpec(5, 1, 10), 1, [0])
-            title = f"an unseen task of {test.name}: support | queries"
+            title = f"an unseen task of {test.name}"
             figure = episode_picture(episode, predictions(run.learner, episode), title)
             save_figure(figure, IMAGES / "episode.png")
 

@@ -65,6 +65,6 @@ def test_evaluations_with_other_queries_stand_apart():
 def test_the_footer_says_what_is_common():
     lines = printed(ONE, replace(ONE, name="other", seed=1, training_seeds=(0, 1)))
     assert f"3 episodes, 2 queries per class, hash {ONE.episode_hash}" in lines
-    assert "ours: inductive, normalisation joint, 1,000 meta-steps, training seed 0" in lines
-    assert "other: inductive, normalisation joint, 1,000 meta-steps, training seeds 0, 1" in lines
+    assert "ours: inductive, normalisation none, 1,000 meta-steps, training seed 0" in lines
+    assert "other: inductive, normalisation none, 1,000 meta-steps, training seeds 0, 1" in lines
     assert lines[-1].startswith(f"kshot {kshot.__version__}")

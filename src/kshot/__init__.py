@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "ANIL": "learners.anil",
     "CNP": "learners.cnp",
     "MAML": "learners.maml",
+    "R2D2": "learners.ridge",
     "SNAIL": "learners.snail",
     "TIM": "learners.tim",
     "TaskFamily": "datasets",
@@ -21,6 +23,7 @@ _WHERE = {
     "EpisodeSpec": "episodes",
     "Examples": "types",
     "FrozenEpisodes": "episodes",
+    "MatchingNet": "learners.matching",
     "MetaLSTM": "learners.meta_lstm",
     "MetaLearner": "learners",
     "Mixture": "datasets",
@@ -42,12 +45,15 @@ if TYPE_CHECKING:
     from kshot.episodes import EpisodeSpec, FrozenEpisodes, draw
     from kshot.evaluation import evaluate
     from kshot.learners import MetaLearner
+    from kshot.learners.anil import ANIL
     from kshot.learners.cnp import CNP
     from kshot.learners.maml import MAML
+    from kshot.learners.matching import MatchingNet
     from kshot.learners.meta_lstm import MetaLSTM
     from kshot.learners.nearest_neighbour import NearestNeighbour
     from kshot.learners.protonet import ProtoNet
     from kshot.learners.reptile import Reptile
+    from kshot.learners.ridge import R2D2
     from kshot.learners.snail import SNAIL
     from kshot.learners.tim import TIM
     from kshot.training import load_run, meta_train

@@ -19,6 +19,7 @@ __all__ = [
     "mean_loss",
     "prototypical_logits",
     "prototypical_loss",
+    "ridge_weights",
     "squared_distances",
 ]
 
@@ -69,6 +70,23 @@ def prototypical_loss(
     prototypes = class_means(z_support, F.one_hot(y_support, way).to(z_support.dtype))
     logits = prototypical_logits(z_query, prototypes)
     return F.cross_entropy(logits.flatten(0, 1), y_query.flatten())
+
+
+def ridge_weights(x: Tensor, y: Tensor, penalty: Tensor | float) -> Tensor:
+    """Ridge regression in the size of the support: `W = X' (X X' + lambda I)^-1 Y` (R2-D2, eq. 5).
+
+    Args:
+        x: `(tasks, examples, features)`; rows of zeros weigh nothing.
+        y: `(tasks, examples, values)`.
+        penalty: lambda, greater than 0.
+
+    Returns:
+        `(tasks, features, values)`.
+    """
+    kernel = x @ x.transpose(1, 2)
+    ridge = penalty * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    dual: Tensor = torch.linalg.solve(kernel + ridge, y)
+    return x.transpose(1, 2) @ dual
 
 
 def masked_logits(logits: Tensor, present: Tensor) -> Tensor:

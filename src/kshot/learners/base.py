@@ -124,7 +124,7 @@ class MetaLearner(nn.Module):
 
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification",)
     symmetric: ClassVar[bool] = True
-    order_free: ClassVar[bool] = True
+    order_free: bool = True
     needs_query: ClassVar[bool] = True
 
     def __init__(

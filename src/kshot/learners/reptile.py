@@ -58,7 +58,7 @@ class Reptile(NetworkLearner):
           journal={arXiv preprint arXiv:1803.02999}, year={2018}}
     """
 
-    order_free: ClassVar[bool] = False  # mini-batches are drawn by position
+    order_free = False  # mini-batches are drawn by position
     needs_query: ClassVar[bool] = False
 
     def __init__(

@@ -180,7 +180,7 @@ class SNAIL(MetaLearner):
 
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification",)
     symmetric: ClassVar[bool] = False  # labels are one-hot inputs with learned weights
-    order_free: ClassVar[bool] = False  # the support is a sequence
+    order_free = False  # the support is a sequence
 
     head: SnailHead
 

@@ -30,7 +30,7 @@ def test_zero_steps_change_nothing():
 
 def test_trajectory_has_every_step():
     path = list(trajectory(quadratic, {"w": torch.tensor([1.0])}, SGD(0.5), 3))
-    assert [p["w"].item() for p in path] == [1.0, 2.0, 2.5, 2.75]
+    assert [weights["w"].item() for weights, _ in path] == [1.0, 2.0, 2.5, 2.75]
 
 
 def test_unrolled_gradient_goes_through_the_steps_and_detached_does_not():

@@ -57,9 +57,23 @@ LEARNERS: dict[str, Factory] = {
     "maml-regression": regressor(of(kshot.MAML, body, inner_lr=0.05, inner_steps=3)),
     "reptile-regression": regressor(of(kshot.Reptile, body, inner_lr=3e-2, inner_batch=2)),
     "meta-lstm-regression": regressor(of(kshot.MetaLSTM, body, inner_steps=4)),
+    "reptile-single": of(
+        kshot.Reptile,
+        body_with_norm,
+        inner_lr=1e-2,
+        inner_steps=8,
+        inner_batch=6,
+        test_batch=4,
+        normalization="single",
+        sampling="replace",
+    ),
+    "reptile-sgd": of(
+        kshot.Reptile, body, inner_optimizer="sgd", inner_lr=0.1, inner_steps=8, inner_batch=6
+    ),
     "reptile": of(kshot.Reptile, body, inner_lr=1e-2, inner_steps=8, test_steps=30, inner_batch=6),
     "meta-lstm": of(kshot.MetaLSTM, body, inner_steps=4),
     "snail": of(kshot.SNAIL, body_with_norm, filters=32),
+    "snail-regression": regressor(of(kshot.SNAIL, nn.Identity, filters=32)),
     "tim": of(kshot.TIM, body_with_norm, steps=60),
     "cnp": of(kshot.CNP, nn.Identity, hidden=(64, 64, 64), decoder=(64, 64)),
     "nearest-neighbour": lambda shape: kshot.NearestNeighbour(),

@@ -123,8 +123,8 @@ def trajectory(
     steps: int,
     *,
     gradient: GradientMode = "unrolled",
-) -> Iterator[Weights]:
-    """The fast weights before the first step and after each one.
+) -> Iterator[tuple[Weights, Any]]:
+    """The fast weights and the rule's state, before the first step and after each one.
 
     Args:
         loss: the inner loss of the fast weights at step k.
@@ -144,13 +144,13 @@ def trajectory(
     with torch.set_grad_enabled(torch.is_grad_enabled() and gradient != "none"):
         weights = dict(fast)
         state = rule.init(weights)
-    yield weights
+    yield weights, state
     for k in range(steps):
         with torch.set_grad_enabled(torch.is_grad_enabled() and gradient == "unrolled"):
             grads, value = torch.func.grad_and_value(loss)(weights, k)
         with torch.set_grad_enabled(torch.is_grad_enabled() and gradient != "none"):
             weights, state = rule.step(k, weights, grads, value, state)
-        yield weights
+        yield weights, state
 
 
 def adapt_weights(
@@ -161,5 +161,5 @@ def adapt_weights(
     *,
     gradient: GradientMode = "unrolled",
 ) -> Weights:
-    """The end of the `trajectory`."""
-    return deque(trajectory(loss, fast, rule, steps, gradient=gradient), maxlen=1).pop()
+    """The fast weights at the end of the `trajectory`."""
+    return deque(trajectory(loss, fast, rule, steps, gradient=gradient), maxlen=1).pop()[0]

@@ -7,13 +7,13 @@ Episode -> encoder (slow, one forward for the whole meta-batch)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kshot.errors import ConfigError, EpisodeError
+from kshot.errors import ConfigError, EpisodeError, unknown
 from kshot.functional import mean_loss
 from kshot.nn.norm import (
     Groups,
@@ -132,9 +132,12 @@ class MetaLearner(nn.Module):
     ) -> None:
         super().__init__()
         convert_batch_norm(encoder)
-        if normalization not in ("task", "joint", "support", "frozen"):
+        if normalization not in get_args(Normalization):
+            raise unknown("normalization", normalization, get_args(Normalization))
+        if normalization == "single" and has_batch_norm(encoder):
             raise ConfigError(
-                f"normalization={normalization!r} is none of 'task', 'joint', 'support', 'frozen'."
+                "normalization='single' is for a network that is adapted as a whole, such as "
+                "Reptile's; for an encoder choose 'support'."
             )
         self.encoder, self.head = encoder, head
         self.normalization: Normalization = normalization

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -17,11 +18,11 @@ from kshot.engine import (
     GradientMode,
     UpdateRule,
     Weights,
-    adapt_weights,
     choose_engine,
     even_groups,
     join_groups,
     over_tasks,
+    trajectory,
 )
 from kshot.engine.tasks import task_slice
 from kshot.errors import ConfigError, EpisodeError
@@ -43,12 +44,26 @@ Reduction = Literal["mean", "sum/shot"]
 """Of the inner loss: its mean, or, as in MAML's code, its sum divided by the shot (way x mean)."""
 
 
+Sampling = Literal["cycle", "replace"]
+"""Of mini-batches: reshuffled passes over the support, or each one from all of it."""
+
+
 class FastWeights(NamedTuple):
-    """The state: the adapted weights, the support's norm statistics, the classes present."""
+    """What a support set has decided.
+
+    Attributes:
+        weights: the adapted weights.
+        rule: the update rule's last state, where it is kept.
+        present: the classes a task has; None for regression.
+        statistics: the support's, where the queries are normalised by them.
+        support: the support itself, where the queries are normalised together with it.
+    """
 
     weights: Weights
-    statistics: tuple[Statistics, ...]
+    rule: Any
     present: Tensor | None
+    statistics: tuple[Statistics, ...] = ()
+    support: Examples | None = None
 
 
 class InnerLoop(Head):
@@ -62,9 +77,12 @@ class InnerLoop(Head):
         gradient: how the outer loop sees the inner gradient, in meta-training.
         fast: which parameters move, by name; all by default. The rest is slow, and so is what
             does not require a gradient.
-        normalization: `task`, `support` or `frozen`.
+        normalization: `task`, `support`, `single` or `frozen`.
         reduction: of the inner loss.
         batch_size: examples per inner step, drawn by the episode's key; the whole support if None.
+        test_batch_size: the same at meta-test; as in meta-training by default.
+        sampling: how mini-batches are drawn.
+        keep_rule_state: give it with the fast weights.
         engine: how to run over tasks.
 
     Raises:
@@ -83,6 +101,9 @@ class InnerLoop(Head):
         normalization: Normalization = "task",
         reduction: Reduction = "mean",
         batch_size: int | None = None,
+        test_batch_size: int | None = None,
+        sampling: Sampling = "cycle",
+        keep_rule_state: bool = False,
         engine: Engine = "auto",
     ) -> None:
         super().__init__()
@@ -92,16 +113,23 @@ class InnerLoop(Head):
         if normalization == "joint":
             raise ConfigError(
                 "normalization='joint' needs support and query in one batch, which an inner loop "
-                "over the whole network has not: choose 'task', 'support' or 'frozen'."
+                "over the whole network has not: choose 'task', 'support', 'single' or 'frozen'."
             )
         if reduction not in ("mean", "sum/shot"):
             raise ConfigError(f"reduction={reduction!r} is neither 'mean' nor 'sum/shot'.")
+        if sampling not in ("cycle", "replace"):
+            raise ConfigError(f"sampling={sampling!r} is neither 'cycle' nor 'replace'.")
+        for name, size in (("inner_batch", batch_size), ("test_batch", test_batch_size)):
+            if size is not None and size < 1:
+                raise ConfigError(f"{name}={size}: a mini-batch has at least 1 example.")
         self.net, self.rule = net, rule
         self.steps, self.test_steps = steps, steps if test_steps is None else test_steps
         self.gradient: GradientMode = gradient
         self.fast_names = [n for n, p in net.named_parameters() if p.requires_grad and fast(n)]
         self.normalization: Normalization = normalization
         self.reduction, self.batch_size = reduction, batch_size
+        self.test_batch_size = test_batch_size or batch_size
+        self.sampling, self.keep_rule_state = sampling, keep_rule_state
         self.engine: Engine = engine
 
     @contextmanager
@@ -138,19 +166,22 @@ class InnerLoop(Head):
                 over_tasks(self._fit_task, part.x, part.y, present_here, batches, engine=engine)
             )
             indices.append(index)
-        weights, statistics = join_groups(indices, states)
-        return FastWeights(weights, statistics, present)
+        weights, rule, statistics = join_groups(indices, states)
+        kept = unlabelled(support.x, support.mask) if self.normalization == "single" else None
+        return FastWeights(weights, rule, present, statistics, kept)
 
     def predict(self, state: FastWeights, x: Features, mask: Tensor | None = None) -> Tensor:
         """Logits `(tasks, queries, way)` or values `(tasks, queries, *values)`."""
         engine = choose_engine(self.engine, list(state.weights.values()))
         queries = unlabelled(x, mask)
         indices, outputs = [], []
-        for index, (part,) in even_groups(queries):
+        parts = [queries] if state.support is None else [queries, state.support]
+        for index, group in even_groups(*parts):
             fast = (state.weights, state.statistics)
             if len(index) < queries.tasks:  # else in their order: nothing to copy
                 fast = task_slice(fast, index)
-            outputs.append(over_tasks(self._predict_task, *fast, part.x, engine=engine))
+            inputs = [part.x for part in group]
+            outputs.append(over_tasks(self._predict_task, *fast, *inputs, engine=engine))
             indices.append(index)
         output: Tensor = join_groups(indices, outputs)
         if state.present is None:
@@ -159,7 +190,7 @@ class InnerLoop(Head):
 
     def _fit_task(
         self, x: Features, y: Tensor, present: Tensor | None, batches: Tensor | None
-    ) -> tuple[Weights, tuple[Statistics, ...]]:
+    ) -> tuple[Weights, Any, tuple[Statistics, ...]]:
         steps = self.steps if self.training else self.test_steps
         # In MAML's code the inner loss is the sum over the support divided by the shot.
         sums = self.reduction == "sum/shot" and present is not None
@@ -172,18 +203,15 @@ class InnerLoop(Head):
                 output = masked_logits(output[:, : present.shape[0]], present)
             return example_losses(output, y[rows]).mean() * factor
 
-        weights = adapt_weights(
-            loss,
-            self.fast_weights(),
-            self.rule,
-            steps,
-            gradient=self.gradient if self.training else "none",
-        )
+        gradient = self.gradient if self.training else "none"
+        path = trajectory(loss, self.fast_weights(), self.rule, steps, gradient=gradient)
+        weights, state = deque(path, maxlen=1).pop()
+        kept = state if self.keep_rule_state else ()
         if self.normalization != "support":
-            return weights, ()
+            return weights, kept, ()
         with batch_statistics(collect=True) as seen:
             functional_call(self.net, weights, (x,))
-        return weights, tuple(seen)
+        return weights, kept, tuple(seen)
 
     def _forward(self, weights: Weights, x: Features) -> Tensor:
         """The network on one task's batch, normalised by that batch or by running statistics."""
@@ -193,8 +221,19 @@ class InnerLoop(Head):
         return output
 
     def _predict_task(
-        self, weights: Weights, statistics: tuple[Statistics, ...], x: Features
+        self,
+        weights: Weights,
+        statistics: tuple[Statistics, ...],
+        x: Features,
+        support: Features | None = None,
     ) -> Tensor:
+        if support is not None:
+
+            def alone(query: Features) -> Tensor:
+                return self._forward(weights, _append(support, query))[-1]
+
+            each: Tensor = torch.func.vmap(alone)(x)
+            return each
         if not statistics:
             return self._forward(weights, x)
         with given_statistics(statistics):
@@ -203,16 +242,20 @@ class InnerLoop(Head):
 
     def _batches(self, size: int, steps: int, key: Tensor) -> Tensor | None:
         """Row numbers `(tasks, steps, batch)`: reshuffled passes over the support, cut up."""
-        if self.batch_size is None or self.batch_size >= size or steps == 0:
+        batch = self.batch_size if self.training else self.test_batch_size
+        if batch is None or batch >= size or steps == 0:
             return None
-        need = steps * self.batch_size
-        passes = -(-need // size)
+        anew = self.sampling == "replace"
+        passes = steps if anew else -(-steps * batch // size)
         base = philox.key_of("batches")
         rows = [
             philox.permutation(philox.words(base, i, passes * size).reshape(passes, size))
             for i in key.tolist()
         ]
-        order = np.stack([r.reshape(-1)[:need].reshape(steps, self.batch_size) for r in rows])
+        if anew:
+            order = np.stack([r[:, :batch] for r in rows])
+        else:
+            order = np.stack([r.reshape(-1)[: steps * batch].reshape(steps, batch) for r in rows])
         return torch.from_numpy(order).to(key.device)
 
     def _check_way(self, support: Examples) -> None:
@@ -222,6 +265,13 @@ class InnerLoop(Head):
                 f"way={support.way}, but the network ends in {outputs[-1]} outputs: build it for "
                 f"way={support.way}, or use a learner that serves any way, such as ProtoNet."
             )
+
+
+def _append(support: Features, query: Features) -> Features:
+    """One batch of a support and one query, the query last."""
+    if isinstance(support, dict):
+        return {name: torch.cat([x, query[name][None]]) for name, x in support.items()}
+    return torch.cat([support, query[None]])
 
 
 class NetworkLearner(MetaLearner):

@@ -114,7 +114,8 @@ class MatchingHead(Head):
         f = x if self.reading is None else self.reading(x, state)
         weights = attention(cosine_similarity(f, state.g) / self.temperature, state.real)
         if state.present is None:
-            return (weights.exp() @ state.y.flatten(2)).unflatten(2, state.y.shape[2:])
+            values: Tensor = (weights.exp() @ state.y.flatten(2)).unflatten(2, state.y.shape[2:])
+            return values
         # log sum_i a_i y_i over the examples of a class, whole where a_i itself would be zero
         least = torch.finfo(weights.dtype).min
         others = (state.y == 0).unsqueeze(1)

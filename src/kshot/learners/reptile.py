@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from kshot.engine import Adam, Engine
-from kshot.learners.inner_loop import InnerLoop, NetworkLearner
+from kshot.engine import SGD, Adam, Engine, UpdateRule, Weights
+from kshot.engine.inner import positive
+from kshot.errors import ConfigError, unknown
+from kshot.learners.inner_loop import InnerLoop, NetworkLearner, Sampling
 from kshot.nn.norm import Normalization
 from kshot.types import Episode
+
+
+class LastingAdam(nn.Module):
+    """Adam with beta_1 = 0 whose second moments outlive the task, as in the authors' code.
+
+    The tasks of a meta-batch start from the same moments and leave their mean.
+    """
+
+    count: Tensor
+
+    def __init__(self, net: nn.Module, lr: float) -> None:
+        super().__init__()
+        self.lr = positive("inner_lr", lr)
+        self.beta, self.eps = 0.999, 1e-8
+        self.names = {n: n.replace(".", "/") for n, _ in net.named_parameters()}
+        for name, weight in net.named_parameters():
+            self.register_buffer(self.names[name], torch.zeros_like(weight))
+        self.register_buffer("count", torch.zeros(()))
+
+    def init(self, fast: Weights) -> Weights:
+        """The moments that the tasks before have left."""
+        return {n: self.get_buffer(self.names[n]) for n in fast}
+
+    def step(
+        self, k: int, fast: Weights, grads: Weights, loss: Tensor, state: Weights
+    ) -> tuple[Weights, Weights]:
+        """One step along the gradient over the root of its corrected second moment."""
+        second = {n: self.beta * v + (1 - self.beta) * grads[n] ** 2 for n, v in state.items()}
+        correction = 1 - self.beta ** (self.count + k + 1)
+        moved = {
+            n: w - self.lr * grads[n] / ((second[n] / correction).sqrt() + self.eps)
+            for n, w in fast.items()
+        }
+        return moved, second
+
+    @torch.no_grad()
+    def remember(self, states: Weights, steps: int) -> None:
+        """Keep the moments of a meta-batch's tasks after so many steps."""
+        for name, moments in states.items():
+            self.get_buffer(self.names[name]).copy_(moments.mean(0))
+        self.count += steps
 
 
 class Reptile(NetworkLearner):
@@ -27,11 +71,17 @@ class Reptile(NetworkLearner):
 
     Args:
         net: from `(rows, *features)` to `(rows, way)` logits or `(rows, *values)`.
-        inner_lr: Adam's learning rate in the inner loop (beta_1 = 0, as the authors).
+        inner_optimizer: `adam` (beta_1 = 0, as the authors) or `sgd`.
+        inner_lr: its learning rate.
         inner_steps: mini-batches per task in meta-training.
         test_steps: mini-batches per task at meta-test.
-        inner_batch: examples per mini-batch, from reshuffled passes over the support.
-        normalization: `task` (transductive), `support` or `frozen`.
+        inner_batch: examples per mini-batch.
+        test_batch: the same at meta-test; `inner_batch` by default.
+        sampling: mini-batches are `cycle`, reshuffled passes over the support without repetition,
+            or `replace`, each drawn anew from all of it.
+        lasting_moments: Adam's moments pass from task to task, as in the authors' code.
+        normalization: `task` (transductive), `single` (each query alone in one batch with the
+            support, the authors' other evaluation), `support` or `frozen`.
         engine: `loop`, `vmap`, or the faster one for this network and device.
 
     Shapes:
@@ -39,9 +89,9 @@ class Reptile(NetworkLearner):
         values `(tasks, queries, *values)`.
 
     Deviations:
-        Adam's moments start at zero for each task (the authors' persist over training tasks). The
-        outer step is the paper's only under `optimizer="sgd"` with `lr` as epsilon; meta-test uses
-        the same `inner_batch` as meta-training (the authors 5 at 5-way).
+        By default Adam's moments start at zero for each task. With `lasting_moments` the tasks of a
+        meta-batch start from the same moments and leave their mean, where the authors' tasks take
+        turns. The outer step is the paper's only under `optimizer="sgd"` with `lr` as epsilon.
 
     Example:
         >>> import kshot
@@ -65,21 +115,36 @@ class Reptile(NetworkLearner):
         self,
         net: nn.Module,
         *,
+        inner_optimizer: Literal["adam", "sgd"] = "adam",
         inner_lr: float = 1e-3,
         inner_steps: int = 5,
         test_steps: int = 50,
         inner_batch: int = 10,
+        test_batch: int | None = None,
+        sampling: Sampling = "cycle",
+        lasting_moments: bool = False,
         normalization: Normalization = "task",
         engine: Engine = "auto",
     ) -> None:
+        rules: dict[str, Callable[[], UpdateRule]] = {
+            "adam": lambda: Adam(inner_lr, betas=(0.0, 0.999)),
+            "sgd": lambda: SGD(inner_lr),
+        }
+        if inner_optimizer not in rules:
+            raise unknown("inner_optimizer", inner_optimizer, rules)
+        if lasting_moments and inner_optimizer != "adam":
+            raise ConfigError("lasting_moments=True needs inner_optimizer='adam': SGD has none.")
         head = InnerLoop(
             net,
-            Adam(inner_lr, betas=(0.0, 0.999)),
+            LastingAdam(net, inner_lr) if lasting_moments else rules[inner_optimizer](),
             steps=inner_steps,
             test_steps=test_steps,
             gradient="none",
             normalization=normalization,
             batch_size=inner_batch,
+            test_batch_size=test_batch,
+            sampling=sampling,
+            keep_rule_state=lasting_moments,
             engine=engine,
         )
         super().__init__(head)
@@ -87,7 +152,9 @@ class Reptile(NetworkLearner):
     def loss(self, episode: Episode) -> Tensor:
         """Half the squared distance to the tasks' weights, mean over tasks; queries are unused."""
         self.check(episode.support)
-        trained = self.head.fit(episode.support, key=episode.key).weights
+        trained, moments, *_ = self.head.fit(episode.support, key=episode.key)
+        if self.training and isinstance(self.head.rule, LastingAdam):
+            self.head.rule.remember(moments, self.head.steps)
         start = self.head.fast_weights()
         distances = [
             ((start[n] - phi.detach()) ** 2).flatten(1).sum(1) for n, phi in trained.items()

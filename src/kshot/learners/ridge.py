@@ -51,7 +51,8 @@ class RidgeHead(Head):
         if self.log_scale is not None:
             output = self.log_scale.exp() * output
         if state.present is None:
-            return output.unflatten(2, state.weights.shape[2:])
+            values: Tensor = output.unflatten(2, state.weights.shape[2:])
+            return values
         return masked_logits(output, state.present)
 
 

@@ -70,20 +70,26 @@ class AttentionBlock(nn.Module):
 
 
 class Sequence(NamedTuple):
-    """The state: what each block has seen of the support, which positions are real, the ways."""
+    """The state: what each block has seen of the support, and which positions are real.
+
+    `present` says which classes a task has; it is None for regression.
+    """
 
     past: list[Tensor]
     real: Tensor
-    present: Tensor
+    present: Tensor | None
 
 
 class SnailHead(Head):
     """Reads the support as a sequence of (embedding, label); each query is the next position."""
 
-    def __init__(self, features: int, *, way: int, length: int, filters: int) -> None:
+    def __init__(
+        self, features: int, *, way: int, y_shape: tuple[int, ...], length: int, filters: int
+    ) -> None:
         super().__init__()
-        self.way, self.length = way, length
-        channels, blocks = features + way, list[nn.Module]()
+        self.way, self.y_shape, self.length = way, y_shape, length
+        self.outputs = way or math.prod(y_shape)
+        channels, blocks = features + self.outputs, list[nn.Module]()
 
         def attention(keys: int, values: int) -> None:
             nonlocal channels
@@ -102,7 +108,7 @@ class SnailHead(Head):
         attention(2 * filters, filters)
         convolutions()
         attention(4 * filters, 2 * filters)
-        self.blocks, self.out = nn.ModuleList(blocks), nn.Linear(channels, way)
+        self.blocks, self.out = nn.ModuleList(blocks), nn.Linear(channels, self.outputs)
 
     def fit(self, support: Examples, *, query: Examples | None = None, key: Tensor) -> Sequence:
         """Run the trunk over the support and keep each block's input."""
@@ -112,9 +118,12 @@ class SnailHead(Head):
                 f"this SNAIL reads at most {self.length} support examples of {self.way} classes, "
                 f"but a task has {length} of {support.way}: build it for longer tasks."
             )
-        x = torch.cat(
-            [support.x, F.pad(support.one_hot(support.x.dtype), (0, self.way - support.way))], -1
-        )
+        if support.y.is_floating_point():
+            labels, present = support.y.flatten(2), None
+        else:
+            labels = F.pad(support.one_hot(support.x.dtype), (0, self.way - support.way))
+            present = support.present()
+        x = torch.cat([support.x.flatten(2), labels], -1)
         # Padding goes to the left, where the causal convolutions see zeros in any case.
         order = torch.argsort(support.real.int(), dim=1, stable=True).unsqueeze(-1)
         x, real = x.gather(1, order.expand_as(x)), support.real.gather(1, order.squeeze(-1))
@@ -123,17 +132,20 @@ class SnailHead(Head):
             past.append(x)
             x = block(x, real) if isinstance(block, AttentionBlock) else block(x)
             x = x * real.unsqueeze(-1)
-        return Sequence(past, real, support.present())
+        return Sequence(past, real, present)
 
     def predict(self, state: Sequence, x: Features, mask: Tensor | None = None) -> Tensor:
-        """Logits `(tasks, queries, way)`; only the last position is computed, per query."""
-        x = F.pad(x, (0, self.way))  # a query's label reads zero
+        """Logits `(tasks, queries, way)` or values; only the last position is computed."""
+        x = F.pad(x.flatten(2), (0, self.outputs))  # a query's label reads zero
         for block, past in zip(self.blocks, state.past, strict=True):
             if isinstance(block, AttentionBlock):
                 x = block.last(x, past, state.real)
             elif isinstance(block, DenseBlock):
                 x = block.last(x, past)
-        return masked_logits(self.out(x)[..., : state.present.shape[1]], state.present)
+        output: Tensor = self.out(x)
+        if state.present is None:
+            return output.unflatten(2, self.y_shape)
+        return masked_logits(output[..., : state.present.shape[1]], state.present)
 
 
 class SNAIL(MetaLearner):
@@ -151,15 +163,18 @@ class SNAIL(MetaLearner):
     Args:
         encoder: from `(rows, *features)` to `(rows, features)`.
         features: size of the encoder's output.
-        way: classes of the widest task.
+        way: classes of the widest task; 0 for regression.
+        y_shape: shape of one value, for regression.
         length: examples of the longest support set (T is one more).
         filters: D of the convolutions; the attentions scale with it.
         normalization: where the encoder's batch statistics come from.
 
     Shapes:
-        support and query `(tasks, examples, *features)`; logits `(tasks, queries, way)`.
+        support and query `(tasks, examples, *features)`; logits `(tasks, queries, way)` or
+        values `(tasks, queries, *values)`.
 
     Deviations:
+        As a regressor (labels are values, the loss a squared error) the paper has no experiment.
         The attention blocks' sizes follow a port of the paper (its appendix was not at hand). The
         paper draws the shot of each training episode from 1 to 5; here a recipe's `shot` decides.
 
@@ -178,7 +193,7 @@ class SNAIL(MetaLearner):
           booktitle={International Conference on Learning Representations}, year={2018}}
     """
 
-    tasks: ClassVar[tuple[TaskKind, ...]] = ("classification",)
+    tasks: ClassVar[tuple[TaskKind, ...]] = ("classification", "regression")
     symmetric: ClassVar[bool] = False  # labels are one-hot inputs with learned weights
     order_free = False  # the support is a sequence
 
@@ -189,12 +204,13 @@ class SNAIL(MetaLearner):
         encoder: nn.Module,
         *,
         features: int,
-        way: int,
+        way: int = 0,
+        y_shape: tuple[int, ...] = (1,),
         length: int,
         filters: int = 128,
         normalization: Normalization = "joint",
     ) -> None:
-        head = SnailHead(features, way=way, length=length, filters=filters)
+        head = SnailHead(features, way=way, y_shape=y_shape, length=length, filters=filters)
         super().__init__(encoder, head, normalization=normalization)
 
     def idle(self, examples: int) -> set[str]:
@@ -209,4 +225,6 @@ class SNAIL(MetaLearner):
     def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:
         """Sized for the tasks' way and support."""
         features = output_size(encoder, shape.x_shape)
-        return cls(encoder, features=features, way=shape.way, length=shape.length, **options)
+        sizes: dict[str, Any] = shape._asdict()
+        del sizes["x_shape"]
+        return cls(encoder, features=features, **sizes, **options)

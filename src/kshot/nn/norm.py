@@ -26,12 +26,13 @@ from torch import Tensor, nn
 
 from kshot.errors import ConfigError
 
-Normalization = Literal["task", "joint", "support", "frozen"]
+Normalization = Literal["task", "joint", "support", "single", "frozen"]
 """Where the statistics of a task's examples come from (design of the library, "Normalisation"):
 
 - `task`: the batch being forwarded, support when adapting and queries when scoring: transductive;
 - `joint`: support and query together in meta-training, running statistics afterwards;
 - `support`: the support's statistics, for the queries too;
+- `single`: each query alone in one batch with the support (Reptile's inductive evaluation);
 - `frozen`: running statistics always (a pretrained network's).
 """
 

@@ -144,7 +144,8 @@ class SnailHead(Head):
                 x = block.last(x, past)
         output: Tensor = self.out(x)
         if state.present is None:
-            return output.unflatten(2, self.y_shape)
+            values: Tensor = output.unflatten(2, self.y_shape)
+            return values
         return masked_logits(output[..., : state.present.shape[1]], state.present)
 
 

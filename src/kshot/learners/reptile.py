@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
@@ -42,7 +43,7 @@ class LastingAdam(nn.Module):
     ) -> tuple[Weights, Weights]:
         """One step along the gradient over the root of its corrected second moment."""
         second = {n: self.beta * v + (1 - self.beta) * grads[n] ** 2 for n, v in state.items()}
-        correction = 1 - self.beta ** (self.count + k + 1)
+        correction = -torch.expm1((self.count + k + 1) * math.log(self.beta))  # 1 - beta^t
         moved = {
             n: w - self.lr * grads[n] / ((second[n] / correction).sqrt() + self.eps)
             for n, w in fast.items()

@@ -84,7 +84,7 @@ class SnailHead(Head):
     """Reads the support as a sequence of (embedding, label); each query is the next position."""
 
     def __init__(
-        self, features: int, *, way: int, y_shape: tuple[int, ...], length: int, filters: int
+        self, features: int, *, way: int, y_shape: tuple[int, ...] = (), length: int, filters: int
     ) -> None:
         super().__init__()
         self.way, self.y_shape, self.length = way, y_shape, length

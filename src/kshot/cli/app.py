@@ -247,6 +247,24 @@ def recipes() -> None:
 
 
 @app.command()
+def learners() -> None:
+    """List the learners: family, paper, what is fast, what they are for."""
+    from kshot.cli import listing
+
+    listing.learners()
+
+
+@app.command()
+def cite(
+    learner: Annotated[str, typer.Argument(help="A learner, as `kshot learners` names it.")],
+) -> None:
+    """Print the BibTeX entry of a learner's paper."""
+    from kshot.cli import listing
+
+    listing.cite(learner)
+
+
+@app.command()
 def episodes(
     dataset: Annotated[str, typer.Argument(help="A data set of images.")] = "glyphs",
     settings: Settings = None,

@@ -1,9 +1,12 @@
-"""`kshot datasets`, `kshot recipes`, `kshot env`."""
+"""`kshot datasets`, `kshot learners`, `kshot cite`, `kshot recipes`, `kshot env`."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
+import re
+import textwrap
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 
@@ -14,7 +17,9 @@ from rich.table import Table
 
 import kshot
 from kshot.datasets import dataset_names, entry
+from kshot.errors import ConfigError
 from kshot.files import cache_folder
+from kshot.learners import MetaLearner, learner_class, learner_names, learner_options
 from kshot.training.config import recipe_names
 
 PACKAGES = (
@@ -54,6 +59,56 @@ def recipes() -> None:
         comment = [line[2:] for line in text.splitlines() if line.startswith("# ")]
         table.add_row(name, " ".join(comment))
     Console(highlight=False).print(table)
+
+
+def learners() -> None:
+    """One row for each learner: what it is and what it is for."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("learner", "family", "paper", "fast", "answers", "tasks", "way"):
+        table.add_column(heading, overflow="fold")
+    for name in learner_names():
+        cls = learner_class(name)
+        classes = "classification" in cls.tasks
+        way = ("any" if cls.symmetric else "up to the widest trained on") if classes else "-"
+        table.add_row(
+            name, cls.family, _paper(cls), cls.fast, _answers(cls), ", ".join(cls.tasks), way
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        "\ntransductive*: batch statistics of the queries together, as published; with "
+        "learner.normalization=support (`kshot evaluate --inductive`) it is inductive.",
+        style="dim",
+    )
+
+
+def cite(name: str) -> None:
+    """The BibTeX entry of a learner's paper."""
+    print(_reference(learner_class(name)))  # noqa: T201
+
+
+def _reference(cls: type[MetaLearner]) -> str:
+    _, _, reference = inspect.getdoc(cls).partition("Reference:\n")  # type: ignore[union-attr]
+    if not reference:
+        raise ConfigError(f"{cls.__name__} names no reference: its docstring has none.")
+    return textwrap.dedent(reference).strip()
+
+
+def _paper(cls: type[MetaLearner]) -> str:
+    """Surnames of the authors, or of the first one, and the year."""
+    entry = _reference(cls)
+    authors = re.search(r"author=\{(.*?)\}[,}]", entry, re.DOTALL)
+    year = re.search(r"year=\{(\d+)\}", entry)
+    if authors is None or year is None:
+        return "-"
+    names = [name.split(",")[0].strip() for name in authors[1].split(" and ")]
+    return f"{' and '.join(names) if len(names) < 3 else f'{names[0]} et al.'} {year[1]}"
+
+
+def _answers(cls: type[MetaLearner]) -> str:
+    if cls.family == "transductive":
+        return "transductive"
+    return "transductive*" if learner_options(cls).get("normalization") == "task" else "inductive"
 
 
 def env() -> None:

@@ -59,6 +59,8 @@ class ANIL(MetaLearner):
           booktitle={International Conference on Learning Representations}, year={2020}}
     """
 
+    family: ClassVar[str] = "gradient"
+    fast: ClassVar[str] = "the last layer's weights"
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification", "regression")
     symmetric: ClassVar[bool] = False  # the last layer starts from learned rows
 

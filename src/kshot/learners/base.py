@@ -116,12 +116,16 @@ class MetaLearner(nn.Module):
 
     Attributes:
         normalizes: whether any layer normalises over the batch, so that the policy matters.
+        family: the idea behind the method, in a word or two.
+        fast: what a support set decides, in a few words.
         tasks: the kinds of task that the method is for.
         symmetric: permuting a task's classes permutes the logits and changes nothing else.
         order_free: the order of the support does not matter.
         needs_query: meta-training asks the adapted learner something.
     """
 
+    family: ClassVar[str] = ""
+    fast: ClassVar[str] = ""
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification",)
     symmetric: ClassVar[bool] = True
     order_free: bool = True

@@ -98,6 +98,8 @@ class CNP(MetaLearner):
           booktitle={International Conference on Machine Learning}, year={2018}}
     """
 
+    family: ClassVar[str] = "amortised"
+    fast: ClassVar[str] = "one code per function"
     tasks: ClassVar[tuple[TaskKind, ...]] = ("regression",)
 
     def __init__(

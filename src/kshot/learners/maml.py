@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import nn
 
 from kshot.engine import SGD, Engine
@@ -58,6 +60,9 @@ class MAML(NetworkLearner):
           author={Finn, Chelsea and Abbeel, Pieter and Levine, Sergey},
           booktitle={International Conference on Machine Learning}, year={2017}}
     """
+
+    family: ClassVar[str] = "gradient"
+    fast: ClassVar[str] = "the network's weights"
 
     def __init__(
         self,

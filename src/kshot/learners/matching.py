@@ -166,6 +166,8 @@ class MatchingNet(MetaLearner):
           booktitle={Advances in Neural Information Processing Systems}, year={2016}}
     """
 
+    family: ClassVar[str] = "metric"
+    fast: ClassVar[str] = "the support, kept and compared with"
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification", "regression")
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -123,6 +123,9 @@ class MetaLSTM(NetworkLearner):
           author={Ravi, Sachin and Larochelle, Hugo},
           booktitle={International Conference on Learning Representations}, year={2017}}
     """
+
+    family: ClassVar[str] = "gradient"
+    fast: ClassVar[str] = "the network's weights, moved by an LSTM"
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,9 @@ class NearestNeighbour(MetaLearner):
           author={Cover, Thomas and Hart, Peter},
           journal={IEEE Transactions on Information Theory}, year={1967}}
     """
+
+    family: ClassVar[str] = "baseline"
+    fast: ClassVar[str] = "the support, kept and compared with"
 
     def __init__(
         self, encoder: nn.Module | None = None, *, normalization: Normalization = "joint"

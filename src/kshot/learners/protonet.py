@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +90,9 @@ class ProtoNet(MetaLearner):
           author={Snell, Jake and Swersky, Kevin and Zemel, Richard},
           booktitle={Advances in Neural Information Processing Systems}, year={2017}}
     """
+
+    family: ClassVar[str] = "metric"
+    fast: ClassVar[str] = "class means"
 
     def __init__(
         self,

@@ -109,6 +109,8 @@ class Reptile(NetworkLearner):
           journal={arXiv preprint arXiv:1803.02999}, year={2018}}
     """
 
+    family: ClassVar[str] = "gradient"
+    fast: ClassVar[str] = "the network's weights"
     order_free = False  # mini-batches are drawn by position
     needs_query: ClassVar[bool] = False
 

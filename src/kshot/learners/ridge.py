@@ -94,6 +94,8 @@ class R2D2(MetaLearner):
           booktitle={International Conference on Learning Representations}, year={2019}}
     """
 
+    family: ClassVar[str] = "closed form"
+    fast: ClassVar[str] = "weights of a ridge regression"
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification", "regression")
 
     def __init__(

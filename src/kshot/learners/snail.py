@@ -194,6 +194,8 @@ class SNAIL(MetaLearner):
           booktitle={International Conference on Learning Representations}, year={2018}}
     """
 
+    family: ClassVar[str] = "recurrent"
+    fast: ClassVar[str] = "activations of the support, read as a sequence"
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification", "regression")
     symmetric: ClassVar[bool] = False  # labels are one-hot inputs with learned weights
     order_free = False  # the support is a sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -128,6 +128,9 @@ class TIM(MetaLearner):
                   and Piantanida, Pablo and Ben Ayed, Ismail},
           booktitle={Advances in Neural Information Processing Systems}, year={2020}}
     """
+
+    family: ClassVar[str] = "transductive"
+    fast: ClassVar[str] = "class weights, refined on the queries"
 
     def __init__(
         self,

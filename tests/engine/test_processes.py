@@ -24,6 +24,7 @@ TRAIN = [
     "--set=train.optimizer=sgd",
     "--set=evaluation=[]",
 ]
+EVALUATE = "--set=evaluation=[{episodes=5}]"
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
 
 
@@ -38,7 +39,7 @@ def rows(folder):
 @pytest.fixture(scope="module")
 def by_one(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
-    command = [sys.executable, "-m", "kshot", "train", *TRAIN, "--out", "run"]
+    command = [sys.executable, "-m", "kshot", "train", *TRAIN, EVALUATE, "--out", "run"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
     return folder / "run"
 
@@ -54,10 +55,15 @@ def assert_close(run, by_one):
 
 
 def test_two_workers_give_the_answer_of_one(program, tmp_path, by_one):
-    """Three uneven tasks in uneven shares; running statistics and validation included."""
-    result = program("train", *TRAIN, "--workers", 2, "--out", "run")
+    """Uneven tasks in uneven shares; running statistics, validation and evaluation included."""
+    result = program("train", *TRAIN, EVALUATE, "--workers", 2, "--out", "run")
     assert result.returncode == 0, result.stderr
     assert_close(tmp_path / "run", by_one)
+    one, many = (json.loads((f / "results.json").read_text()) for f in (by_one, tmp_path / "run"))
+    assert [r["name"] for r in one] == [r["name"] for r in many]
+    for a, b in zip(one, many, strict=True):
+        assert a["mean"] == pytest.approx(b["mean"], abs=1e-3)
+        assert (a["episodes"], a["episode_hash"]) == (b["episodes"], b["episode_hash"])
 
 
 def test_torchrun_works_the_same(tmp_path, by_one):

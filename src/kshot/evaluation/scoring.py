@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kshot.datasets.sources import Mixture, Source, Split
+from kshot.engine.processes import ALONE, Processes
 from kshot.episodes import EpisodeSpec, FrozenEpisodes
 from kshot.episodes.spec import Range, Shot, bounds
 from kshot.errors import EpisodeError
@@ -54,6 +55,7 @@ def evaluate(
     meta_steps: int = 0,
     training_seed: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    processes: Processes = ALONE,
 ) -> Result:
     """Accuracy (or squared error) over frozen episodes, with its 95 % interval.
 
@@ -70,6 +72,7 @@ def evaluate(
         meta_steps: outer steps behind the learner, for the record.
         training_seed: that the learner was trained with, for the record.
         progress: called with episodes done and episodes in all.
+        processes: who shares the episodes; each calls this, and all get the result.
 
     Raises:
         EpisodeError: if the source cannot give such episodes, or nothing would be asked.
@@ -80,7 +83,7 @@ def evaluate(
     if episodes < 2:
         raise EpisodeError(f"episodes={episodes}: an interval needs at least 2.")
     frozen = FrozenEpisodes(source, spec, episodes, seed)
-    scores = score_episodes(learner, frozen, progress)
+    scores = score_episodes(learner, frozen, progress, processes)
     metric = next(iter(scores))
     mean, interval = mean_interval(scores[metric])
     return Result(
@@ -111,8 +114,33 @@ def score_episodes(
     learner: MetaLearner,
     frozen: FrozenEpisodes,
     progress: Callable[[int, int], None] | None = None,
+    processes: Processes = ALONE,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> dict[str, NDArray[np.float64]]:
-    """One value per episode and metric; the first metric is the main one."""
+    """One value per episode and metric; the first metric is the main one.
+
+    Args:
+        learner: in any mode, which it keeps.
+        frozen: the episodes of all processes.
+        progress: called with episodes done and episodes in all, of this process.
+        processes: who shares the episodes.
+        meanwhile: see `Processes.sum`.
+    """
+    parts = np.linspace(0, frozen.count, processes.size + 1).astype(int)
+    start, stop = parts[processes.rank : processes.rank + 2].tolist()
+    # Where there are more processes than episodes, the metrics' names need one all the same.
+    part = replace(frozen, start=frozen.start + start, count=max(stop - start, 1))
+    own = _score(learner, part, progress)
+    scores = {metric: torch.zeros(frozen.count, dtype=torch.float64) for metric in own}
+    for metric, values in own.items():
+        scores[metric][start:stop] = values[: stop - start]
+    processes.sum(list(scores.values()), meanwhile)
+    return {metric: values.numpy() for metric, values in scores.items()}
+
+
+def _score(
+    learner: MetaLearner, frozen: FrozenEpisodes, progress: Callable[[int, int], None] | None
+) -> dict[str, Tensor]:
     device = device_of(learner)
     per_task = bounds(frozen.spec.way)[1] * (bounds(frozen.spec.shot)[1] + frozen.spec.query)
     parts: dict[str, list[Tensor]] = {}
@@ -127,7 +155,7 @@ def score_episodes(
             done += len(episode.key)
             if progress is not None:
                 progress(done, frozen.count)
-    return {metric: torch.cat(values).numpy() for metric, values in parts.items()}
+    return {metric: torch.cat(values) for metric, values in parts.items()}
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def run(
         device: where to compute.
         resume: go on with the run in `folder`.
         processes: meets those that share each meta-batch; called when all has been checked.
-        rank: of this process; only the first writes, evaluates and talks.
+        rank: of this process; only the first writes and talks.
         progress: show bars.
         ready: called when everything has been checked and the training begins.
         tell: is given a line at each stage.
@@ -107,6 +107,8 @@ def run(
     if rank > 0:
         with processes(folder) as group:
             history = _train(config, data, learner, validation, RunFolder(folder), group)
+            if history.steps and history.stopped != "interrupted":
+                evaluate_all(config, shape, learner, targets, history.best_step, False, group)
         return Outcome(folder, history, [])
     _rehearse(config, data, learner, validation, targets)
     for _, tested in targets:
@@ -119,18 +121,21 @@ def run(
         ready()
         with processes(folder) as group:
             history = _train(config, data, learner, validation, out, group, progress)
-        if history.steps == 0:
-            tell(f"stopped before the first step{'' if out.started else '; nothing was written'}")
-            return Outcome(folder, history, [])
-        out.save(learner, history.best_step)
-        reason = f" ({history.stopped})" if history.stopped else ""
-        tell(
-            f"{history.steps} steps in {history.seconds:.0f} s{reason}; "
-            f"kept the weights of step {history.best_step}"
-        )
-        if history.stopped == "interrupted":
-            return Outcome(folder, history, [])
-        results = evaluate_all(config, shape, learner, targets, history.best_step, progress)
+            if history.steps == 0:
+                rest = "" if out.started else "; nothing was written"
+                tell(f"stopped before the first step{rest}")
+                return Outcome(folder, history, [])
+            out.save(learner, history.best_step)
+            reason = f" ({history.stopped})" if history.stopped else ""
+            tell(
+                f"{history.steps} steps in {history.seconds:.0f} s{reason}; "
+                f"kept the weights of step {history.best_step}"
+            )
+            if history.stopped == "interrupted":
+                return Outcome(folder, history, [])
+            results = evaluate_all(
+                config, shape, learner, targets, history.best_step, progress, group
+            )
         results = [replace(r, command=out.command) for r in results]
         tell("drawing the report")
         run_report(folder, config, learner, data, history, results)

@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from kshot.datasets import Mixture, Split
 from kshot.datasets.sources import Source
+from kshot.engine.processes import ALONE, Processes
 from kshot.evaluation import Result, as_protocol, embedded, evaluate
 from kshot.evaluation.scoring import examples_asked
 from kshot.learners import MetaLearner, TaskShape
@@ -33,6 +34,7 @@ def evaluate_all(
     targets: Sequence[Target],
     meta_steps: int,
     progress: bool,
+    processes: Processes = ALONE,
 ) -> list[Result]:
     """One result for each target and method; the baselines stand below the learner.
 
@@ -61,7 +63,7 @@ def evaluate_all(
                 seen[key] = stated(method, e), source
                 if isinstance(source, (Split, Mixture)):
                     seen[key] = embedded(seen[key][0], source, asked[_content(source)])
-            found = _evaluate(e, *seen[key], label)
+            found = _evaluate(e, *seen[key], label, processes)
             steps = meta_steps if label == name else 0
             seeds = () if label == RAW_BASELINE else (config.seed,)
             results += [replace(r, meta_steps=steps, training_seeds=seeds) for r in found]
@@ -80,8 +82,11 @@ def stated(learner: MetaLearner, target: EvaluationConfig) -> MetaLearner:
     return learner if target.transductive is None else as_protocol(learner, target.transductive)
 
 
-def _evaluate(e: EvaluationConfig, learner: MetaLearner, source: Source, name: str) -> list[Result]:
+def _evaluate(
+    e: EvaluationConfig, learner: MetaLearner, source: Source, name: str, processes: Processes
+) -> list[Result]:
     arguments = e.model_dump(exclude={"dataset", "split", "test_steps", "transductive"})
+    arguments["processes"] = processes
     head = learner.head
     if not (isinstance(head, InnerLoop) and e.test_steps):
         return [evaluate(learner, source, **arguments, name=name)]

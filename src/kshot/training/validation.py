@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-
-import numpy as np
-import torch
 
 from kshot.datasets.sources import Mixture, Source, Split
 from kshot.engine.processes import Processes
@@ -32,7 +28,7 @@ def validate(
     processes: Processes,
     meanwhile: Callable[[], None],
 ) -> tuple[str, float, float]:
-    """The metric, its mean and its interval; each process scores a part of the episodes.
+    """The metric, its mean and its interval.
 
     Args:
         learner: in any mode, which it keeps.
@@ -40,11 +36,6 @@ def validate(
         processes: who shares them.
         meanwhile: see `Processes.sum`.
     """
-    parts = np.linspace(0, validation.count, processes.size + 1).astype(int)
-    start, stop = parts[processes.rank : processes.rank + 2].tolist()
-    part = replace(validation, start=validation.start + start, count=stop - start)
-    metric, own = next(iter(score_episodes(learner, part).items()))
-    scores = torch.zeros(validation.count, dtype=torch.float64)
-    scores[start:stop] = torch.from_numpy(own)
-    processes.sum([scores], meanwhile)
-    return metric, *mean_interval(scores.numpy())
+    found = score_episodes(learner, validation, processes=processes, meanwhile=meanwhile)
+    metric, scores = next(iter(found.items()))
+    return metric, *mean_interval(scores)

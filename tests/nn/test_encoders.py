@@ -84,3 +84,8 @@ def test_images_without_the_right_channels_are_explained(shape):
 
 def test_whole_numbers_are_features_too():
     assert MLP(3)(torch.ones(2, 3, dtype=torch.int64)).dtype == torch.float32
+
+
+def test_reptiles_network_keeps_all_positions():
+    """2 x 2 x 64 = 256 features from 28 x 28 (Nichol et al. 2018)."""
+    assert Conv4(strided=True, flatten=True)(torch.zeros(1, 1, 28, 28)).shape == (1, 256)

@@ -27,6 +27,7 @@ class Conv4(nn.Module):
         channels: filters per block: 64 (Vinyals et al. 2016; Snell et al. 2017), 32 (Ravi and
             Larochelle 2017; MAML on mini-ImageNet).
         strided: MAML's Omniglot variant: stride 2 instead of pooling, mean over positions.
+        flatten: with `strided`, give all positions and not their mean (Reptile).
         norm_scale: learn batch normalisation's factor; MAML's own code has the offset alone.
 
     Raises:
@@ -39,6 +40,7 @@ class Conv4(nn.Module):
         *,
         channels: int = 64,
         strided: bool = False,
+        flatten: bool = False,
         norm_scale: bool = True,
     ) -> None:
         if not all(isinstance(c, int) and c >= 1 for c in (channels, in_channels)):
@@ -50,7 +52,8 @@ class Conv4(nn.Module):
             for i in range(4)
         ]
         super().__init__()
-        self.layers = nn.Sequential(*blocks, _MeanOverPositions() if strided else nn.Flatten())
+        last = _MeanOverPositions() if strided and not flatten else nn.Flatten()
+        self.layers = nn.Sequential(*blocks, last)
         self.in_channels = in_channels
         # The weights' layout decides that of the activations; on a CPU this one is much faster.
         self.to(memory_format=torch.channels_last)

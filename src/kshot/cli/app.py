@@ -132,12 +132,15 @@ def train(
     seeds: Annotated[
         int, typer.Option(min=1, max=100, help="Train from so many seeds; report their spread.")
     ] = 1,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A trial of the recipe on glyphs, a few minutes long.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Meta-train a learner, evaluate it on unseen classes, and write a report."""
     from kshot.cli import train as command
 
-    command.train(recipe, settings or [], device, seed, out, resume, workers, seeds, quiet)
+    command.train(recipe, settings or [], device, seed, out, resume, workers, seeds, quick, quiet)
 
 
 @app.command()

@@ -42,22 +42,24 @@ def train(
     resume: Path | None,
     workers: int,
     seeds: int,
+    quick: bool,
     quiet: bool,
 ) -> None:
     """Read the recipe or the stopped run, run it, show the table and what to do next."""
     rank = own_rank()
     console = Console(highlight=False, quiet=rank > 0)
     if resume is not None:
-        if recipe or settings or out or seed is not None or seeds > 1:
+        if recipe or settings or out or seed is not None or seeds > 1 or quick:
             raise ConfigError(
-                "--resume goes on with a run as it was begun: leave recipe, --set, --seed, --seeds "
-                "and --out away."
+                "--resume goes on with a run as it was begun: leave recipe, --set, --seed, "
+                "--seeds, --quick and --out away."
             )
         config, seeds = read_plan(resume) or (read_config(resume), 1)
         folder, what = resume, "--resume"
     else:
         what = recipe or DEFAULT_RECIPE
-        config = read_recipe(what, [*settings, *([f"seed={seed}"] if seed is not None else [])])
+        changed = [*settings, *([f"seed={seed}"] if seed is not None else [])]
+        config = read_recipe(what, changed, quick=quick)
         folder = out or _next_folder(config.name)
     where = pick_device(device)
 

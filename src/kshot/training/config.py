@@ -13,6 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from kshot.episodes import EpisodeSpec
 from kshot.errors import ConfigError, unknown
 
+EMBEDDED = {"glyphs", "digits", "sinusoid"}
+"""Data sets that need no download."""
+
 # TOML has lists and no tuples: a range of ways or shots is written [1, 5].
 Count = Annotated[
     int | tuple[int, int], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
@@ -144,12 +147,13 @@ def recipe_names() -> list[str]:
     return sorted(n.removesuffix(".toml") for n in names if n.endswith(".toml"))
 
 
-def read_recipe(recipe: str, settings: Sequence[str] = ()) -> RunConfig:
+def read_recipe(recipe: str, settings: Sequence[str] = (), *, quick: bool = False) -> RunConfig:
     """The configuration of a recipe, changed by `key=value` settings.
 
     Args:
         recipe: a path to a TOML file, or the name of one that comes with kshot.
         settings: such as `train.steps=200`; values are read as TOML, bare words as text.
+        quick: shorten the recipe to a trial on embedded data, before the settings.
 
     Raises:
         ConfigError: for a missing or malformed recipe, an unknown key, or an impossible value.
@@ -169,6 +173,8 @@ def read_recipe(recipe: str, settings: Sequence[str] = ()) -> RunConfig:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{recipe} is not valid TOML: {error}.") from error
+    if quick:
+        raw = _shortened(validate(raw))
     for setting in settings:
         _apply(raw, setting)
     return validate(raw)
@@ -210,6 +216,22 @@ def validate(raw: dict[str, Any]) -> RunConfig:
         raise ConfigError(
             f"setting {name}: {expected or first['msg'].lower()} (got {first['input']!r})."
         ) from error
+
+
+def _shortened(config: RunConfig) -> dict[str, Any]:
+    """The recipe as plain values, a few minutes long: few steps and episodes, on glyphs.
+
+    What is embedded already, such as the sinusoids, stays.
+    """
+    raw = config.model_dump(mode="json")
+    if {part.name for part in config.datasets} - EMBEDDED:
+        raw["dataset"] = {"name": "glyphs"}
+    raw["name"] += "-quick"
+    raw["train"] |= {"steps": min(config.train.steps, 100), "split": "train", "augment": []}
+    raw["validation"] |= {"episodes": 50, "every": 50, "patience": None}
+    for evaluation in raw["evaluation"]:
+        evaluation |= {"episodes": 100, "dataset": None, "split": "test"}
+    return raw
 
 
 def _known(loc: Sequence[int | str]) -> list[str]:

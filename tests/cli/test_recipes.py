@@ -3,14 +3,12 @@
 import json
 import os
 import re
+import time
 from importlib.resources import files
 
 import pytest
 
-from kshot.training.config import read_recipe, recipe_names
-
-EMBEDDED = {"glyphs", "sinusoid"}
-
+from kshot.training.config import EMBEDDED, read_recipe, recipe_names
 
 SHORT = ["--set=train.steps=2", "--set=validation.episodes=4", "--set=validation.every=1"]
 
@@ -45,3 +43,33 @@ def test_a_recipe_runs(cli, tmp_path, recipe):
     kinds = {(r["source"], r["task"], r["spec"]["query"], r["transductive"]) for r in records}
     assert len(kinds) >= len(read_recipe(recipe).evaluation)
     assert all(r["episodes"] == 4 for r in records)
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_every_recipe_has_a_trial(recipe):
+    config, whole = read_recipe(recipe, ["train.lr=0.5"], quick=True), read_recipe(recipe)
+    assert {part.name for part in config.datasets} <= EMBEDDED
+    assert config.train.steps <= 100
+    assert config.train.lr == 0.5
+    assert (config.learner, config.encoder) == (whole.learner, whole.encoder)
+    assert [e.shot for e in config.evaluation] == [e.shot for e in whole.evaluation]
+
+
+def test_a_trial_runs_without_data(cli, tmp_path, monkeypatch):
+    """The options of the recipe's data are gone with its data."""
+    monkeypatch.delenv("KSHOT_DATA", raising=False)
+    few = ["--set=train.steps=2", "--set=validation.episodes=4", "--set=evaluation.episodes=4"]
+    result = cli("train", "reptile-omniglot", "--quick", *few, "--quiet")
+    assert result.returncode == 0, result.stderr
+    records = json.loads((tmp_path / "runs/reptile-omniglot-quick-001/results.json").read_text())
+    assert {r["source"] for r in records} == {"glyphs/test"}
+    assert {r["normalization"] for r in records if r["name"] == "Reptile"} == {"single", "task"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_every_trial_ends_within_three_minutes(cli, recipe):
+    start = time.monotonic()
+    result = cli("train", recipe, "--quick", "--quiet")
+    assert result.returncode == 0, result.stderr
+    assert time.monotonic() - start < 180

@@ -13,7 +13,8 @@ from typing import Any
 
 from kshot.evaluation import show
 from kshot.evaluation.record import with_options
-from kshot.training.config import recipe_names
+from kshot.learners import docstring_sections, learner_class, learner_names
+from kshot.training.config import read_recipe, recipe_names
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "benchmarks" / "results"
@@ -21,7 +22,10 @@ SELECTION = ROOT / "benchmarks" / "selection"
 SPEED = RECORDS / "speed.json"
 PUBLISHED = ROOT / "benchmarks" / "published.json"
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
-FILES = ("README.md", "README.zh-CN.md", "docs/results.md")
+PAGES = [
+    *(ROOT / name for name in ("README.md", "README.zh-CN.md", "docs/results.md")),
+    *sorted((ROOT / "docs" / "methods").glob("*.md")),
+]
 
 Record = dict[str, Any]
 
@@ -181,6 +185,38 @@ def overview(found: dict[str, Record]) -> str:
     return "\n".join(lines)
 
 
+def methods(found: dict[str, Record]) -> dict[str, str]:
+    """Of each learner: what its docstring says, the recipes, and what they have reached."""
+    texts = {}
+    for name in learner_names():
+        cls = learner_class(name)
+        notes = docstring_sections(cls)
+        own = [r for r in recipe_names() if read_recipe(r).learner.name == name]
+        by = ", ".join(f"`kshot train {recipe}`" for recipe in own) or "no recipe yet"
+        texts[f"method {name}"] = "\n\n".join(
+            [
+                notes["about"],
+                f"**Fast:** {cls.fast}. **Family:** {cls.family}. **Recipes:** {by}.",
+                f"**Deviations from the paper.** {' '.join(notes['Deviations'].split())}",
+                f"```bibtex\n{notes['Reference']}\n```",
+            ]
+        )
+        rows = [
+            f"| {tasks(r)} | {r['name']} (`{recipe}`) "
+            f"| {columns(r, show(r['metric'], r['mean'], r['interval']))} "
+            f"| {published(recipe, r)} |"
+            for recipe in own
+            for r in (found[recipe]["results"] if recipe in found else ())
+            if r["name"].startswith(cls.__name__)
+        ]
+        head = [
+            "| unseen tasks | method | inductive | transductive | published, and its protocol |",
+            "|---|---|---|---|---|",
+        ]
+        texts[f"results of {name}"] = "\n".join([*head, *rows]) if rows else "No record yet."
+    return texts
+
+
 def published(name: str, result: Record) -> str:
     """The paper's value for this very result, and how it was measured."""
     for entry in json.loads(PUBLISHED.read_text()).get(name, []):
@@ -215,7 +251,8 @@ def tables() -> dict[str, str]:
     found = records()
     made = {f"{name} summary": summary(r) for name, r in found.items()}
     made |= {name: full(r) for name, r in found.items()}
-    return made | {"overview": overview(found)} | sentences(found) | speed() | selections()
+    made |= {"overview": overview(found)} | methods(found)
+    return made | sentences(found) | speed() | selections()
 
 
 def fill(text: str, made: dict[str, str]) -> str:
@@ -231,12 +268,11 @@ def fill(text: str, made: dict[str, str]) -> str:
 def main() -> int:
     """Write or check all pages."""
     made, stale = tables(), []
-    for name in FILES:
-        path = ROOT / name
+    for path in PAGES:
         text = path.read_text(encoding="utf-8")
         filled = fill(text, made)
         if filled != text:
-            stale.append(name)
+            stale.append(str(path.relative_to(ROOT)))
             if "--check" not in sys.argv:
                 path.write_text(filled, encoding="utf-8")
     print("stale:" if "--check" in sys.argv else "written:", ", ".join(stale) or "nothing")

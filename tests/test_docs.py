@@ -17,7 +17,7 @@ from kshot.learners import learner_class, learner_names
 from kshot.training.config import read_recipe
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -113,3 +113,11 @@ def test_the_outside_package_works(tmp_path):
         "--quiet",
     ]
     subprocess.run(train, cwd=tmp_path, env=env, check=True)
+
+
+def test_every_method_has_a_page_with_a_picture():
+    for name in set(learner_names()) - {"nearest_neighbour"}:
+        page = (ROOT / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
+        picture = re.search(r"!\[.+\]\((.+\.png)\)", page)
+        assert picture, name
+        assert (ROOT / "docs" / "methods" / picture[1]).exists(), name

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import platform
 import re
-import textwrap
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 
@@ -19,7 +17,13 @@ import kshot
 from kshot.datasets import dataset_names, entry
 from kshot.errors import ConfigError
 from kshot.files import cache_folder
-from kshot.learners import MetaLearner, learner_class, learner_names, learner_options
+from kshot.learners import (
+    MetaLearner,
+    docstring_sections,
+    learner_class,
+    learner_names,
+    learner_options,
+)
 from kshot.training.config import recipe_names
 
 PACKAGES = (
@@ -88,10 +92,10 @@ def cite(name: str) -> None:
 
 
 def _reference(cls: type[MetaLearner]) -> str:
-    _, _, reference = inspect.getdoc(cls).partition("Reference:\n")  # type: ignore[union-attr]
-    if not reference:
+    reference = docstring_sections(cls).get("Reference")
+    if reference is None:
         raise ConfigError(f"{cls.__name__} names no reference: its docstring has none.")
-    return textwrap.dedent(reference).strip()
+    return reference
 
 
 def _paper(cls: type[MetaLearner]) -> str:

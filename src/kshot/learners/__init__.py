@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -17,6 +19,7 @@ __all__ = [
     "Predictor",
     "TaskShape",
     "build_learner",
+    "docstring_sections",
     "learner_class",
     "learner_names",
     "learner_options",
@@ -48,6 +51,18 @@ def learner_class(name: str) -> type[MetaLearner]:
 def learner_options(cls: type[MetaLearner]) -> dict[str, Any]:
     """The options that a recipe may set, with their defaults."""
     return keyword_options(cls, _DECIDED_BY_TASKS)
+
+
+def docstring_sections(cls: type[MetaLearner]) -> dict[str, str]:
+    """A learner's docstring by parts: `about` (with the equations), `Args`, `Deviations` ..."""
+    sections, name = {"about": ""}, "about"
+    for line in (inspect.getdoc(cls) or "").splitlines():
+        if line.endswith(":") and line[:-1].isalpha():
+            name = line[:-1]
+            sections[name] = ""
+        else:
+            sections[name] += line + "\n"
+    return {name: textwrap.dedent(text).strip() for name, text in sections.items()}
 
 
 def build_learner(

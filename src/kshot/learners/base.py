@@ -221,8 +221,14 @@ class MetaLearner(nn.Module):
         return predictor(episode.query.x, episode.query.mask)
 
     def loss(self, episode: Episode) -> Tensor:
-        """The meta-training objective, a scalar: the query loss after adapting to the support."""
+        """The meta-training objective, a scalar: the query loss after adapting to the support.
+
+        Raises:
+            EpisodeError: if the tasks are of a kind that the learner is not for, or a query is of
+                a class that its support lacks.
+        """
         self.check(episode.support)
+        _check_answerable(episode)
         support, query = self.embed_episode(episode)
         hidden = unlabelled(query.x, query.mask) if self.head.transductive else None
         state = self.head.fit(support, query=hidden, key=episode.key)
@@ -291,6 +297,20 @@ class MetaLearner(nn.Module):
                 f"labels run from {int(support.y.min())} to {int(support.y.max())}, but way="
                 f"{support.way} allows 0 to {support.way - 1}: number the classes of each task."
             )
+
+
+def _check_answerable(episode: Episode) -> None:
+    """Raise EpisodeError if a query is of a class that no support example has."""
+    support, query = episode.support, episode.query
+    if query.y.is_floating_point():
+        return
+    missing = query.real & ~support.present().gather(1, query.y)
+    if missing.any():
+        task, row = missing.nonzero()[0].tolist()
+        raise EpisodeError(
+            f"a query of task {task} is of class {int(query.y[task, row])}, of which the support "
+            "has no example: give every class an example, or leave its queries out."
+        )
 
 
 def _default_key(support: Examples) -> Tensor:

@@ -116,7 +116,8 @@ class SnailHead(Head):
         if support.way > self.way or length > self.length:
             raise EpisodeError(
                 f"this SNAIL reads at most {self.length} support examples of {self.way} classes, "
-                f"but a task has {length} of {support.way}: build it for longer tasks."
+                f"but a task has {length} of {support.way}: build it for longer tasks, or use a "
+                "learner that serves any way and shot, such as ProtoNet."
             )
         if support.y.is_floating_point():
             labels, present = support.y.flatten(2), None

@@ -212,7 +212,7 @@ def reptile() -> Figure:
 
 def meta_lstm() -> Figure:
     """The gates that a trained rule chooses, step by step."""
-    learner = trained(kshot.MetaLSTM(network(), inner_steps=5), 1500, clip=0.25, lr=1e-3)
+    learner = trained(kshot.MetaLSTM(network(), inner_steps=5), 400, clip=0.25, meta_batch=8)
     episode, _ = wave(10)
     head = learner.head
 

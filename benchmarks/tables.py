@@ -163,6 +163,29 @@ def full(record: Record) -> str:
     return "\n".join(lines)
 
 
+def regression(found: dict[str, Record]) -> str:
+    """Every regression-capable method on sinusoids: a row each, a column for each shot."""
+    shots = ("5-shot", "10-shot")
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for name, record in found.items():
+        for r in record["results"] if name in recipe_names() else ():
+            if r["source"] == "sinusoid/test" and not r["name"].startswith("untrained"):
+                score = show(r["metric"], r["mean"], r["interval"])
+                rows.setdefault((r["name"], name), {})[r["task"]] = score
+    lines = [
+        f"| method | {' | '.join(shots)} | meta-steps x tasks | training |",
+        f"|---|{'---|' * (len(shots) + 2)}",
+    ]
+    for (method, name), scores in rows.items():
+        record = found[name]
+        batch = record["config"]["train"]["meta_batch"]
+        lines.append(
+            f"| {method} (`{name}`) | {' | '.join(scores.get(s, '–') for s in shots)} "
+            f"| {record['meta_steps_run']:,} x {batch} | {record['training_seconds']} s |"
+        )
+    return "\n".join(lines)
+
+
 def listed(numbers: int | list[int]) -> str:
     """One number, or several with commas."""
     return ", ".join(map(str, numbers)) if isinstance(numbers, list) else str(numbers)
@@ -251,7 +274,7 @@ def tables() -> dict[str, str]:
     found = records()
     made = {f"{name} summary": summary(r) for name, r in found.items()}
     made |= {name: full(r) for name, r in found.items()}
-    made |= {"overview": overview(found)} | methods(found)
+    made |= {"overview": overview(found), "regression": regression(found)} | methods(found)
     return made | sentences(found) | speed() | selections()
 
 

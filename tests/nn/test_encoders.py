@@ -6,7 +6,7 @@ from torch import nn
 
 import kshot
 from kshot.errors import ConfigError, EpisodeError
-from kshot.nn import MLP, Conv4, build_encoder, output_size
+from kshot.nn import MLP, Conv4, ResNet12, build_encoder, output_size
 
 
 def count(module):
@@ -55,6 +55,9 @@ def test_mamls_sinusoid_network():
         ("conv4", (64,), {}, "encoder.name=mlp"),
         ("conv4", (1, 28, 28), {"channels": 0}, "channels >= 1"),
         ("mlp", (8,), {"hidden": []}, "sizes >= 1"),
+        ("resnet12", (64,), {}, "encoder.name=mlp"),
+        ("resnet12", (3, 84, 84), {"widths": [64, 128]}, "four blocks"),
+        ("resnet12", (3, 84, 84), {"dropout": 1.0}, "below 1"),
     ],
 )
 def test_impossible_encoders(name, shape, options, says):
@@ -89,3 +92,23 @@ def test_whole_numbers_are_features_too():
 def test_reptiles_network_keeps_all_positions():
     """2 x 2 x 64 = 256 features from 28 x 28 (Nichol et al. 2018)."""
     assert Conv4(strided=True, flatten=True)(torch.zeros(1, 1, 28, 28)).shape == (1, 256)
+
+
+def test_metaoptnets_resnet():
+    """12.4 million weights (Lee et al. 2019), 640 features."""
+    encoder = ResNet12()
+    assert count(encoder) == 12_424_320
+    assert output_size(encoder, (3, 84, 84)) == 640
+
+
+def test_a_residual_block_is_the_papers():
+    """Pooling stands before the leaky ReLU here, after it in the papers."""
+    torch.manual_seed(0)
+    encoder = ResNet12(1, widths=(4, 6, 8, 10)).eval()
+    x = papers = torch.randn(3, 1, 28, 28)
+    act, pool = nn.LeakyReLU(0.1), nn.MaxPool2d(2)
+    for block in encoder.layers[:4]:
+        c1, n1, _, c2, n2, _, c3, n3 = block.convolutions
+        body = n3(c3(act(n2(c2(act(n1(c1(papers))))))))
+        papers = pool(act(body + block.shortcut(papers)))
+    assert torch.allclose(encoder(x), papers.mean((2, 3)), atol=1e-6)

@@ -24,6 +24,7 @@ from kshot.engine.processes import (
     own_rank,
 )
 from kshot.errors import ConfigError
+from kshot.nn import IMAGE_ENCODERS
 from kshot.training.build import pick_device
 from kshot.training.config import EvaluationConfig, RunConfig, read_recipe, recipe_names
 from kshot.training.job import Outcome, run
@@ -117,7 +118,7 @@ def _next_steps(console: Console, folder: Path, config: RunConfig, outcome: Outc
         (f"kshot train {_another(config)}", "another method"),
         ("kshot recipes", "all that come with kshot"),
     ]
-    if config.encoder.name == "conv4":
+    if config.encoder.name in IMAGE_ENCODERS:
         steps.insert(0, (_episodes(config), "see the tasks"))
     if all(result.metric == "accuracy" for result in outcome.results):
         again = f"kshot evaluate {shlex.quote(str(folder))} --episodes 5000"

@@ -1,4 +1,4 @@
-"""The field's encoders: Conv4 in both of its forms, and MLP."""
+"""The field's encoders: Conv4 in both of its forms, ResNet12, and MLP."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from kshot.errors import ConfigError, EpisodeError, unknown
 from kshot.nn.norm import BatchNorm
 from kshot.options import check_options
+
+IMAGE_ENCODERS = ("conv4", "resnet12")
+"""Names of those that take images alone."""
 
 
 class Conv4(nn.Module):
@@ -64,12 +67,7 @@ class Conv4(nn.Module):
         Raises:
             EpisodeError: for anything but images with the channels first.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise EpisodeError(
-                f"this Conv4 takes images ({self.in_channels}, height, width), channels first, but "
-                f"an example is {tuple(x.shape[1:])}: give it images of as many channels (a data "
-                f"set may have the option channels={self.in_channels}), or build one for these."
-            )
+        _check_images(self, x, self.in_channels)
         out: Tensor = self.layers(x)
         return out
 
@@ -85,6 +83,85 @@ def _block(in_channels: int, channels: int, strided: bool, norm_scale: bool) -> 
 class _MeanOverPositions(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
+
+
+class ResNet12(nn.Module):
+    """Four residual blocks of three 3x3 convolutions each, then the mean over positions.
+
+    Input `(rows, in_channels, height, width)`, output `(rows, widths[-1])`. A block is three times
+    convolution and batch normalisation with leaky ReLU (0.1) between, a 1x1 convolution as
+    shortcut, 2x2 max-pool, leaky ReLU (which commutes with the maximum) and dropout.
+
+    Args:
+        in_channels: 1 for grey images, 3 for colour.
+        widths: filters of the blocks: (64, 160, 320, 640) (Lee et al. 2019), (64, 128, 256, 512)
+            (Oreshkin et al. 2018), (64, 96, 128, 256) (Mishra et al. 2018).
+        dropout: the probability that a value is dropped after a block, in meta-training.
+
+    Raises:
+        ConfigError: for widths below 1, not four of them, or an impossible probability.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        *,
+        widths: Sequence[int] = (64, 160, 320, 640),
+        dropout: float = 0.0,
+    ) -> None:
+        sizes = [in_channels, *widths]
+        if len(sizes) != 5 or not all(isinstance(c, int) and c >= 1 for c in sizes):
+            raise ConfigError(
+                f"ResNet12 has four blocks of whole numbers of filters >= 1, not {list(widths)} "
+                f"from {in_channels} channels."
+            )
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"dropout={dropout} must be from 0 to below 1.")
+        super().__init__()
+        blocks = [_ResidualBlock(i, o, dropout) for i, o in pairwise(sizes)]
+        self.layers = nn.Sequential(*blocks, _MeanOverPositions())
+        self.in_channels = in_channels
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed the rows.
+
+        Raises:
+            EpisodeError: for anything but images with the channels first.
+        """
+        _check_images(self, x, self.in_channels)
+        out: Tensor = self.layers(x)
+        return out
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, in_channels: int, channels: int, dropout: float) -> None:
+        super().__init__()
+
+        def conv(start: int, size: int) -> list[nn.Module]:
+            layer = nn.Conv2d(start, channels, size, padding=size // 2, bias=False)
+            nn.init.kaiming_normal_(layer.weight, a=0.1, mode="fan_out")
+            return [layer, BatchNorm(channels)]
+
+        between = [nn.LeakyReLU(0.1)]
+        self.convolutions = nn.Sequential(
+            *conv(in_channels, 3), *between, *conv(channels, 3), *between, *conv(channels, 3)
+        )
+        self.shortcut = nn.Sequential(*conv(in_channels, 1))
+        self.out = nn.Sequential(nn.MaxPool2d(2), nn.LeakyReLU(0.1), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(self.convolutions(x) + self.shortcut(x))
+        return out
+
+
+def _check_images(encoder: nn.Module, x: Tensor, channels: int) -> None:
+    if x.dim() != 4 or x.shape[1] != channels:
+        raise EpisodeError(
+            f"this {type(encoder).__name__} takes images ({channels}, height, width), channels "
+            f"first, but an example is {tuple(x.shape[1:])}: give it images of as many channels "
+            f"(a data set may have the option channels={channels}), or build one for these."
+        )
 
 
 class MLP(nn.Module):
@@ -158,7 +235,7 @@ def build_encoder(name: str, x_shape: Sequence[int], options: dict[str, Any]) ->
     """An encoder by name, for examples of shape `x_shape`.
 
     Args:
-        name: `conv4`, `mlp`, or `none` for learners that bring their own.
+        name: `conv4`, `resnet12`, `mlp`, or `none` for learners that bring their own.
         x_shape: shape of one example's features.
         options: the encoder's keyword arguments.
 
@@ -167,6 +244,7 @@ def build_encoder(name: str, x_shape: Sequence[int], options: dict[str, Any]) ->
     """
     kinds: dict[str, tuple[type[nn.Module], Sequence[int]]] = {
         "conv4": (Conv4, x_shape[:1]),
+        "resnet12": (ResNet12, x_shape[:1]),
         "mlp": (MLP, [math.prod(x_shape)]),
         "none": (nn.Identity, []),
     }
@@ -174,9 +252,9 @@ def build_encoder(name: str, x_shape: Sequence[int], options: dict[str, Any]) ->
         raise unknown("encoder", name, kinds)
     kind, sizes = kinds[name]
     check_options(f"encoder {name}", kind, options)
-    if name == "conv4" and len(x_shape) != 3:
+    if name in IMAGE_ENCODERS and len(x_shape) != 3:
         raise ConfigError(
-            f"conv4 takes images (channels, height, width), but an example has shape "
+            f"{name} takes images (channels, height, width), but an example has shape "
             f"{tuple(x_shape)}: set encoder.name=mlp."
         )
     try:

@@ -169,7 +169,7 @@ def regression(found: dict[str, Record]) -> str:
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for name, record in found.items():
         for r in record["results"] if name in recipe_names() else ():
-            if r["source"] == "sinusoid/test" and not r["name"].startswith("untrained"):
+            if r["source"] == "sinusoid/test" and not is_baseline(r):
                 score = show(r["metric"], r["mean"], r["interval"])
                 rows.setdefault((r["name"], name), {})[r["task"]] = score
     lines = [
@@ -184,6 +184,39 @@ def regression(found: dict[str, Record]) -> str:
             f"| {record['meta_steps_run']:,} x {batch} | {record['training_seconds']} s |"
         )
     return "\n".join(lines)
+
+
+def is_baseline(result: Record) -> bool:
+    """Whether it is what stands below a learner in every table."""
+    return str(result["name"]).startswith(("untrained", "1-NN"))
+
+
+def benchmark(found: dict[str, Record], dataset: str) -> str:
+    """Every method on a data set: a row for each of its results, grouped by way and shot."""
+    papers = read_published()
+    rows = []
+    for name, record in found.items():
+        train = record["config"]["train"]
+        paper = papers.get(name, {"meta_steps": "–"})["meta_steps"]
+        steps = f"{record['meta_steps_run']:,} x {train['meta_batch']}, {paper}"
+        for r in record["results"] if name in recipe_names() else ():
+            if r["source"] == f"{dataset}/test" and not is_baseline(r):
+                where = with_options("", r.get("options", {})).strip() or "–"
+                score = columns(r, show(r["metric"], r["mean"], r["interval"]))
+                order = (r["spec"]["way"], r["spec"]["shot"], r["spec"]["query"], -r["mean"])
+                queries = "1 query" if r["spec"]["query"] == 1 else f"{r['spec']['query']} queries"
+                cells = [f"{r['task']}, {queries}", f"{r['name']} (`{name}`)", where]
+                rows.append(
+                    (order, f"| {' | '.join(cells)} | {score} | {published(name, r)} | {steps} |")
+                )
+    return "\n".join(
+        [
+            "| unseen tasks | method | data | inductive | transductive "
+            "| published, and its protocol | meta-steps x tasks: here, paper |",
+            "|---|---|---|---|---|---|---|",
+            *(line for _, line in sorted(rows)),
+        ]
+    )
 
 
 def listed(numbers: int | list[int]) -> str:
@@ -230,7 +263,7 @@ def methods(found: dict[str, Record]) -> dict[str, str]:
             f"| {published(recipe, r)} |"
             for recipe in own
             for r in (found[recipe]["results"] if recipe in found else ())
-            if r["name"].startswith(cls.__name__)
+            if not is_baseline(r)
         ]
         head = [
             "| unseen tasks | method | inductive | transductive | published, and its protocol |",
@@ -240,9 +273,15 @@ def methods(found: dict[str, Record]) -> dict[str, str]:
     return texts
 
 
+def read_published() -> dict[str, Record]:
+    """What the papers report, by recipe: the results and the meta-steps behind them."""
+    papers: dict[str, Record] = json.loads(PUBLISHED.read_text())
+    return papers
+
+
 def published(name: str, result: Record) -> str:
     """The paper's value for this very result, and how it was measured."""
-    for entry in json.loads(PUBLISHED.read_text()).get(name, []):
+    for entry in read_published().get(name, {"results": []})["results"]:
         facts = result | {"query": result["spec"]["query"]}
         if all(facts[key] == value for key, value in entry.items() if key in facts):
             return f"{entry['value']} ({entry['protocol']})"
@@ -275,6 +314,7 @@ def tables() -> dict[str, str]:
     made = {f"{name} summary": summary(r) for name, r in found.items()}
     made |= {name: full(r) for name, r in found.items()}
     made |= {"overview": overview(found), "regression": regression(found)} | methods(found)
+    made |= {f"methods on {data}": benchmark(found, data) for data in ("omniglot", "cifar_fs")}
     return made | sentences(found) | speed() | selections()
 
 

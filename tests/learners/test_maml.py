@@ -181,3 +181,8 @@ def test_sum_over_shot_counts_the_ways_of_each_task():
 def test_scalar_values_need_an_axis():
     with pytest.raises(EpisodeError, match=r"y\[\.\.\., None\]"):
         kshot.Examples(torch.randn(2, 5, 1), torch.randn(2, 5))
+
+
+def test_without_second_order_it_is_called_fomaml():
+    assert kshot.MAML(net(), first_order=True).title == "FOMAML"
+    assert kshot.MAML(net()).title == "MAML"

@@ -121,3 +121,8 @@ def test_a_cold_temperature_keeps_a_gradient():
 def test_impossible_options(options, says):
     with pytest.raises(ConfigError, match=says):
         kshot.MatchingNet(nn.Identity(), **options)
+
+
+def test_tables_tell_full_context_apart():
+    assert kshot.MatchingNet(nn.Identity(), fce=True, features=4).title == "MatchingNet, FCE"
+    assert kshot.MatchingNet(nn.Identity()).title == "MatchingNet"

@@ -101,7 +101,7 @@ def evaluate(folder: Path, request: Request, json_out: Path | None) -> None:
 
 def _name(learner: MetaLearner, request: Request) -> str:
     """The method, with its inner steps if it takes any."""
-    name = type(learner).__name__
+    name = learner.title
     if not isinstance(learner.head, InnerLoop):
         return name
     steps = learner.head.test_steps if request.test_steps is None else request.test_steps

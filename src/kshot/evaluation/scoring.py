@@ -68,7 +68,7 @@ def evaluate(
         imbalanced: draw the shot, where it is a range, for each class.
         episodes: how many; the same seed gives the same ones.
         seed: of the episodes.
-        name: for tables; the learner's class by default.
+        name: for tables; the learner's title by default.
         meta_steps: outer steps behind the learner, for the record.
         training_seed: that the learner was trained with, for the record.
         progress: called with episodes done and episodes in all.
@@ -87,7 +87,7 @@ def evaluate(
     metric = next(iter(scores))
     mean, interval = mean_interval(scores[metric])
     return Result(
-        name=name or type(learner).__name__,
+        name=name or learner.title,
         metric=metric,
         mean=mean,
         interval=interval,

@@ -153,6 +153,11 @@ class MetaLearner(nn.Module):
         return cls(encoder, **options)
 
     @property
+    def title(self) -> str:
+        """What tables call it: the class, or the name of a variant."""
+        return type(self).__name__
+
+    @property
     def transductive(self) -> bool:
         """Whether one query's answer may change with the other queries."""
         by_norm = self.normalization == "task" and self.normalizes

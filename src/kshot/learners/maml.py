@@ -64,6 +64,11 @@ class MAML(NetworkLearner):
     family: ClassVar[str] = "gradient"
     fast: ClassVar[str] = "the network's weights"
 
+    @property
+    def title(self) -> str:
+        """FOMAML, where the inner gradient is a constant."""
+        return "FOMAML" if self.head.gradient == "detached" else super().title
+
     def __init__(
         self,
         net: nn.Module,

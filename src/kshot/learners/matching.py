@@ -170,6 +170,11 @@ class MatchingNet(MetaLearner):
     fast: ClassVar[str] = "the support, kept and compared with"
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification", "regression")
 
+    @property
+    def title(self) -> str:
+        """It tells where full context embeddings are in use."""
+        return f"{super().title}{'' if self.order_free else ', FCE'}"
+
     def __init__(
         self,
         encoder: nn.Module,

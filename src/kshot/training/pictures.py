@@ -70,7 +70,7 @@ def run_report(
     trained_on = data[config.train.split]
     where = with_options(trained_on.name, getattr(trained_on, "options", {}))
     subtitle = (
-        f"{type(learner).__name__} ({kind}) meta-trained on {where} for {history.steps} steps "
+        f"{learner.title} ({kind}) meta-trained on {where} for {history.steps} steps "
         f"in {history.seconds:.0f} s, seed {config.seed}"
     )
     write_report(
@@ -164,7 +164,7 @@ def sinusoid_picture(learner: MetaLearner, waves: Sinusoids, shot: int) -> Pictu
             with head.at_test(steps):
                 fits.append((name, predictions(learner, asked)))
     else:
-        fits.append((type(learner).__name__, predictions(learner, asked)))
+        fits.append((learner.title, predictions(learner, asked)))
     return Picture(
         "Unseen functions",
         f"{shot} points of each function are given (triangles).",

@@ -40,7 +40,7 @@ def evaluate_all(
 
     Where a target states its protocol, the baselines, which have one only, are left out.
     """
-    name = type(learner).__name__
+    name = learner.title
     device = next(learner.parameters()).device
     baselines = [(label, method.to(device)) for label, method in _baselines(config, shape)]
     asked = Counter[Hashable]()

@@ -66,17 +66,16 @@ def recipes() -> None:
 
 
 def learners() -> None:
-    """One row for each learner: what it is and what it is for."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("learner", "family", "paper", "fast", "answers", "tasks", "way"):
-        table.add_column(heading, overflow="fold")
+    """Two lines for each learner: where it comes from, and what it is for."""
+    table = Table(box=None, pad_edge=False, show_header=False)
     for name in learner_names():
         cls = learner_class(name)
-        classes = "classification" in cls.tasks
-        way = ("any" if cls.symmetric else "up to the widest trained on") if classes else "-"
-        table.add_row(
-            name, cls.family, _paper(cls), cls.fast, _answers(cls), ", ".join(cls.tasks), way
-        )
+        kinds = ", ".join(cls.tasks)
+        if "classification" in cls.tasks:
+            way = "any way" if cls.symmetric else "up to the widest way trained on"
+            kinds = kinds.replace("classification", f"classification ({way})")
+        table.add_row(f"[bold]{name}[/bold]", f"{cls.family}; {_paper(cls)}; {_answers(cls)}")
+        table.add_row("", f"fast: {cls.fast}\n{kinds}")
     console = Console(highlight=False)
     console.print(table)
     console.print(

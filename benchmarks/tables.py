@@ -20,10 +20,14 @@ ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "benchmarks" / "results"
 SELECTION = ROOT / "benchmarks" / "selection"
 SPEED = RECORDS / "speed.json"
+ADAPTATION = RECORDS / "adaptation.json"
 PUBLISHED = ROOT / "benchmarks" / "published.json"
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
 PAGES = [
-    *(ROOT / name for name in ("README.md", "README.zh-CN.md", "docs/results.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "README.zh-CN.md", "docs/results.md", "docs/which-method.md")
+    ),
     *sorted((ROOT / "docs" / "methods").glob("*.md")),
 ]
 
@@ -219,6 +223,52 @@ def benchmark(found: dict[str, Record], dataset: str) -> str:
     )
 
 
+CELLS = {
+    "Omniglot, 5-way 1-shot": {"source": "omniglot/test", "task": "5-way 1-shot"},
+    "Omniglot, 20-way 1-shot": {"source": "omniglot/test", "task": "20-way 1-shot"},
+    "CIFAR-FS, 5-way 5-shot": {"source": "cifar_fs/test", "task": "5-way 5-shot"},
+    "sinusoid, 10-shot": {"source": "sinusoid/test", "task": "10-shot"},
+}
+"""The results by which methods are compared at a glance."""
+
+
+def chooser(found: dict[str, Record]) -> str:
+    """A row for each learner: what it can do, what it takes, its best inductive results."""
+    times = json.loads(ADAPTATION.read_text())["seconds"] if ADAPTATION.exists() else {}
+    lines = [
+        f"| learner | ways | a new task takes | {' | '.join(CELLS)} |",
+        f"|---|{'---|' * (len(CELLS) + 2)}",
+    ]
+    for name in learner_names():
+        cls = learner_class(name)
+        ways = "any" if cls.symmetric else "as trained"
+        ways = ways if "classification" in cls.tasks else "regression only"
+        took = f"{1000 * times[name]:.0f} ms" if name in times else "–"
+        own = [r for r in found if r in recipe_names() and read_recipe(r).learner.name == name]
+        cells = [best([found[recipe] for recipe in own], where) for where in CELLS.values()]
+        if any(cell != "–" for cell in cells):
+            lines.append(f"| `{name}` | {ways} | {took} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def best(runs: list[Record], where: Record) -> str:
+    """The best inductive score there, by the mean, with the training behind it."""
+    scores = [
+        (r["mean"], show(r["metric"], r["mean"], r["interval"]), run["training_seconds"])
+        for run in runs
+        for r in run["results"]
+        if not is_baseline(r)
+        and not r["transductive"]
+        and all(r[key] == value for key, value in where.items())
+        and r.get("options", {}).get("protocol", "vinyals") == "vinyals"
+    ]
+    if not scores:
+        return "–"
+    pick = min if where["source"] == "sinusoid/test" else max
+    _, text, seconds = pick(scores)
+    return f"{text} ({seconds / 60:.0f} min)"
+
+
 def listed(numbers: int | list[int]) -> str:
     """One number, or several with commas."""
     return ", ".join(map(str, numbers)) if isinstance(numbers, list) else str(numbers)
@@ -314,6 +364,7 @@ def tables() -> dict[str, str]:
     made = {f"{name} summary": summary(r) for name, r in found.items()}
     made |= {name: full(r) for name, r in found.items()}
     made |= {"overview": overview(found), "regression": regression(found)} | methods(found)
+    made["chooser"] = chooser(found)
     made |= {f"methods on {data}": benchmark(found, data) for data in ("omniglot", "cifar_fs")}
     return made | sentences(found) | speed() | selections()
 

@@ -24,7 +24,7 @@ def net(way=3):
 def test_preprocessing_has_the_papers_values():
     """Pitfall 13: 1 -> (0, 1); e^-5 -> (-0.5, 1); -1e-5 -> (-1, -0.2202647)."""
     found = preprocess(torch.tensor([1.0, math.exp(-5), -1e-5]))
-    expected = torch.tensor([[0.0, 1.0], [-0.5, 1.0], [-1.0, -0.2202647]])
+    expected = torch.tensor([[0.0, -0.5, -1.0], [1.0, 1.0, -0.2202647]])
     assert torch.allclose(found, expected, atol=1e-5)
 
 
@@ -43,7 +43,7 @@ def test_shares_its_weights_over_coordinates():
         0, fast, {"a": torch.tensor([0.1, 0.1, 0.7])}, torch.tensor(1.0), rule.init(fast)
     )
     assert moved["a"][0] == moved["a"][1] != moved["a"][2]
-    assert state.h.shape == (3, 20)
+    assert state.h.shape == (20, 3)
 
 
 def test_takes_gradients_as_constants():

@@ -21,7 +21,12 @@ def preprocess(x: Tensor) -> Tensor:
     log = torch.where(large, x, torch.ones_like(x)).abs().log() / PREPROCESS_P
     first = torch.where(large, log, -torch.ones_like(x))
     second = torch.where(large, x.sign(), math.exp(PREPROCESS_P) * x)
-    return torch.stack([first, second], -1)
+    return torch.stack([first, second])
+
+
+def columns(layer: nn.Linear, x: Tensor) -> Tensor:
+    """The layer on each column of `(features, coordinates)`: gates stay in one piece of memory."""
+    return layer.weight @ x + layer.bias.unsqueeze(1)
 
 
 class RuleState(NamedTuple):
@@ -36,8 +41,8 @@ class RuleState(NamedTuple):
 class LSTMRule(nn.Module):
     """The update rule as an LSTM whose cell state is the learner's weights.
 
-    One set of LSTM weights serves all coordinates. `nn.LSTM` does not vmap, so the first layer is
-    written out.
+    One set of LSTM weights serves all coordinates, which are the columns of every matrix here.
+    `nn.LSTM` does not vmap, so the first layer is written out.
     """
 
     def __init__(self, hidden: int = 20) -> None:
@@ -55,22 +60,25 @@ class LSTMRule(nn.Module):
     def init(self, fast: Weights) -> RuleState:
         """Zeros for every coordinate."""
         first = next(iter(fast.values()))
-        zeros = first.new_zeros(sum(w.numel() for w in fast.values()), self.hidden)
-        return RuleState(zeros, zeros, zeros[:, :1], zeros[:, :1])
+        zeros = first.new_zeros(self.hidden, sum(w.numel() for w in fast.values()))
+        return RuleState(zeros, zeros, zeros[:1], zeros[:1])
 
     def step(
         self, k: int, fast: Weights, grads: Weights, loss: Tensor, state: RuleState
     ) -> tuple[Weights, RuleState]:
         """theta_t = f_t * theta_(t-1) - i_t * gradient, all coordinates at once."""
-        theta = torch.cat([w.flatten() for w in fast.values()]).unsqueeze(1)
+        theta = torch.cat([w.flatten() for w in fast.values()]).unsqueeze(0)
         grad = torch.cat([grads[n].flatten() for n in fast])
-        seen = torch.cat([preprocess(loss).expand(len(grad), 2), preprocess(grad), state.h], dim=1)
-        i, f, o, g = self.read(seen).chunk(4, dim=1)
+        losses = preprocess(loss).unsqueeze(1).expand(2, len(grad))
+        seen = torch.cat([losses, preprocess(grad), state.h])
+        i, f, o, g = columns(self.read, seen).chunk(4)
         cell = torch.sigmoid(f) * state.cell + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(cell)
-        input_gate = torch.sigmoid(self.input_gate(torch.cat([h, theta, state.input_gate], 1)))
-        forget_gate = torch.sigmoid(self.forget_gate(torch.cat([h, theta, state.forget_gate], 1)))
-        moved = (forget_gate * theta - input_gate * grad.unsqueeze(1)).squeeze(1)
+        before = torch.cat([h, theta, state.input_gate])
+        input_gate = torch.sigmoid(columns(self.input_gate, before))
+        before = torch.cat([h, theta, state.forget_gate])
+        forget_gate = torch.sigmoid(columns(self.forget_gate, before))
+        moved = (forget_gate * theta - input_gate * grad).squeeze(0)
         pieces = moved.split([w.numel() for w in fast.values()])
         weights = {n: p.reshape(fast[n].shape) for n, p in zip(fast, pieces, strict=True)}
         return weights, RuleState(h, cell, input_gate, forget_gate)

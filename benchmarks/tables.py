@@ -97,6 +97,35 @@ def selections() -> dict[str, str]:
     return texts
 
 
+def rivals() -> dict[str, str]:
+    """What benchmarks/rivals.py has measured: a learned rule against tuned ones, paired."""
+    texts = {}
+    for path in sorted(RECORDS.glob("rivals-*.json")):
+        found = json.loads(path.read_text())
+        ours = found["learner"]
+        lines = [
+            "| on the same tasks | chosen on meta-validation | score | Meta-LSTM minus this |",
+            "|---|---|---|---|",
+            f"| **{ours['name']}**, {found['steps']} steps | – "
+            f"| **{show(ours['metric'], ours['mean'], ours['interval'])}** | – |",
+        ]
+        for rival in found["rivals"]:
+            s, r, d = rival["setting"], rival["result"], rival["difference"]
+            lines.append(
+                f"| {r['name']} | rate {s['lr']:g}, {s['steps']} steps, {s['fast']}, "
+                f"normalisation {s['normalization']} | {show(r['metric'], r['mean'], r['interval'])}"
+                f" | {100 * d['mean']:+.2f} ± {100 * d['interval']:.2f} |"
+            )
+        lines += [
+            "",
+            f"{tasks(ours)}, {protocol(ours)}, {ours['episodes']} episodes "
+            f"(`{ours['episode_hash']}`); `{ours['command']}`, commit `{ours['commit']}`; each "
+            f"setting was judged on {found['judged_by']} validation episodes.",
+        ]
+        texts[path.stem] = "\n".join(lines)
+    return texts
+
+
 def summary(record: Record) -> str:
     """A row for each kind of tasks, a column for each method and protocol: for a first look."""
     rows = record["results"]
@@ -366,7 +395,7 @@ def tables() -> dict[str, str]:
     made |= {"overview": overview(found), "regression": regression(found)} | methods(found)
     made["chooser"] = chooser(found)
     made |= {f"methods on {data}": benchmark(found, data) for data in ("omniglot", "cifar_fs")}
-    return made | sentences(found) | speed() | selections()
+    return made | sentences(found) | speed() | selections() | rivals()
 
 
 def fill(text: str, made: dict[str, str]) -> str:

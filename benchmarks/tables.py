@@ -111,10 +111,10 @@ def rivals() -> dict[str, str]:
         ]
         for rival in found["rivals"]:
             s, r, d = rival["setting"], rival["result"], rival["difference"]
+            score = show(r["metric"], r["mean"], r["interval"])
             lines.append(
                 f"| {r['name']} | rate {s['lr']:g}, {s['steps']} steps, {s['fast']}, "
-                f"normalisation {s['normalization']} | {show(r['metric'], r['mean'], r['interval'])}"
-                f" | {100 * d['mean']:+.2f} ± {100 * d['interval']:.2f} |"
+                f"normalisation {s['normalization']} | {score} | {100 * d['mean']:+.2f} ± {100 * d['interval']:.2f} |"
             )
         lines += [
             "",

@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import Any
+
+from kept import (
+    RECORDS,
+    ROOT,
+    Record,
+    columns,
+    is_baseline,
+    listed,
+    protocol,
+    published,
+    records,
+    tasks,
+)
+from overviews import benchmark, chooser, overview, regression
 
 from kshot.evaluation import show
-from kshot.evaluation.record import with_options
 from kshot.learners import docstring_sections, learner_class, learner_names
 from kshot.training.config import read_recipe, recipe_names
 
-ROOT = Path(__file__).parent.parent
-RECORDS = ROOT / "benchmarks" / "results"
 SELECTION = ROOT / "benchmarks" / "selection"
 SPEED = RECORDS / "speed.json"
-ADAPTATION = RECORDS / "adaptation.json"
-PUBLISHED = ROOT / "benchmarks" / "published.json"
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
 PAGES = [
     *(
@@ -30,21 +37,6 @@ PAGES = [
     ),
     *sorted((ROOT / "docs" / "methods").glob("*.md")),
 ]
-
-Record = dict[str, Any]
-
-
-def records() -> dict[str, Record]:
-    """All records of runs by name."""
-    found = {p.stem: json.loads(p.read_text()) for p in sorted(RECORDS.glob("*.json"))}
-    runs = {name: record for name, record in found.items() if "results" in record}
-    for record in runs.values():
-        data = record["config"]["dataset"]
-        for r in record["results"]:
-            if "options" not in r and r["source"].startswith(f"{data['name']}/"):
-                # the first records tell them in the recipe alone
-                r["options"] = {k: v for k, v in data.items() if k != "name"}
-    return runs
 
 
 def speed() -> dict[str, str]:
@@ -114,7 +106,8 @@ def rivals() -> dict[str, str]:
             score = show(r["metric"], r["mean"], r["interval"])
             lines.append(
                 f"| {r['name']} | rate {s['lr']:g}, {s['steps']} steps, {s['fast']}, "
-                f"normalisation {s['normalization']} | {score} | {100 * d['mean']:+.2f} ± {100 * d['interval']:.2f} |"
+                f"normalisation {s['normalization']} | {score} "
+                f"| {100 * d['mean']:+.2f} ± {100 * d['interval']:.2f} |"
             )
         lines += [
             "",
@@ -142,23 +135,6 @@ def summary(record: Record) -> str:
         cells[0] = f"**{cells[0]}**"
         lines.append(f"| {group} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def tasks(result: Record) -> str:
-    """Data set, split, options, way, shot and queries, as people read them."""
-    query = result["spec"]["query"]
-    where = with_options(result["source"], result.get("options", {}))
-    return f"{where}, {result['task']}, {query} {'query' if query == 1 else 'queries'}"
-
-
-def protocol(result: Record) -> str:
-    """`transductive` or `inductive`."""
-    return "transductive" if result["transductive"] else "inductive"
-
-
-def columns(result: Record, score: str) -> str:
-    """The score in the column of its protocol, the first one being the inductive."""
-    return f"– | {score}" if result["transductive"] else f"{score} | –"
 
 
 def full(record: Record) -> str:
@@ -196,130 +172,6 @@ def full(record: Record) -> str:
     return "\n".join(lines)
 
 
-def regression(found: dict[str, Record]) -> str:
-    """Every regression-capable method on sinusoids: a row each, a column for each shot."""
-    shots = ("5-shot", "10-shot")
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for name, record in found.items():
-        for r in record["results"] if name in recipe_names() else ():
-            if r["source"] == "sinusoid/test" and not is_baseline(r):
-                score = show(r["metric"], r["mean"], r["interval"])
-                rows.setdefault((r["name"], name), {})[r["task"]] = score
-    lines = [
-        f"| method | {' | '.join(shots)} | meta-steps x tasks | training |",
-        f"|---|{'---|' * (len(shots) + 2)}",
-    ]
-    for (method, name), scores in rows.items():
-        record = found[name]
-        batch = record["config"]["train"]["meta_batch"]
-        lines.append(
-            f"| {method} (`{name}`) | {' | '.join(scores.get(s, '–') for s in shots)} "
-            f"| {record['meta_steps_run']:,} x {batch} | {record['training_seconds']} s |"
-        )
-    return "\n".join(lines)
-
-
-def is_baseline(result: Record) -> bool:
-    """Whether it is what stands below a learner in every table."""
-    return str(result["name"]).startswith(("untrained", "1-NN"))
-
-
-def benchmark(found: dict[str, Record], dataset: str) -> str:
-    """Every method on a data set: a row for each of its results, grouped by way and shot."""
-    papers = read_published()
-    rows = []
-    for name, record in found.items():
-        train = record["config"]["train"]
-        paper = papers.get(name, {"meta_steps": "–"})["meta_steps"]
-        steps = f"{record['meta_steps_run']:,} x {train['meta_batch']}, {paper}"
-        for r in record["results"] if name in recipe_names() else ():
-            if r["source"] == f"{dataset}/test" and not is_baseline(r):
-                where = with_options("", r.get("options", {})).strip() or "–"
-                score = columns(r, show(r["metric"], r["mean"], r["interval"]))
-                order = (r["spec"]["way"], r["spec"]["shot"], r["spec"]["query"], -r["mean"])
-                queries = "1 query" if r["spec"]["query"] == 1 else f"{r['spec']['query']} queries"
-                cells = [f"{r['task']}, {queries}", f"{r['name']} (`{name}`)", where]
-                rows.append(
-                    (order, f"| {' | '.join(cells)} | {score} | {published(name, r)} | {steps} |")
-                )
-    return "\n".join(
-        [
-            "| unseen tasks | method | data | inductive | transductive "
-            "| published, and its protocol | meta-steps x tasks: here, paper |",
-            "|---|---|---|---|---|---|---|",
-            *(line for _, line in sorted(rows)),
-        ]
-    )
-
-
-CELLS = {
-    "Omniglot, 5-way 1-shot": {"source": "omniglot/test", "task": "5-way 1-shot"},
-    "Omniglot, 20-way 1-shot": {"source": "omniglot/test", "task": "20-way 1-shot"},
-    "CIFAR-FS, 5-way 5-shot": {"source": "cifar_fs/test", "task": "5-way 5-shot"},
-    "sinusoid, 10-shot": {"source": "sinusoid/test", "task": "10-shot"},
-}
-"""The results by which methods are compared at a glance."""
-
-
-def chooser(found: dict[str, Record]) -> str:
-    """A row for each learner: what it can do, what it takes, its best inductive results."""
-    times = json.loads(ADAPTATION.read_text())["seconds"] if ADAPTATION.exists() else {}
-    lines = [
-        f"| learner | ways | a new task takes | {' | '.join(CELLS)} |",
-        f"|---|{'---|' * (len(CELLS) + 2)}",
-    ]
-    for name in learner_names():
-        cls = learner_class(name)
-        ways = "any" if cls.symmetric else "as trained"
-        ways = ways if "classification" in cls.tasks else "regression only"
-        took = f"{1000 * times[name]:.0f} ms" if name in times else "–"
-        own = [r for r in found if r in recipe_names() and read_recipe(r).learner.name == name]
-        cells = [best([found[recipe] for recipe in own], where) for where in CELLS.values()]
-        if any(cell != "–" for cell in cells):
-            lines.append(f"| `{name}` | {ways} | {took} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def best(runs: list[Record], where: Record) -> str:
-    """The best inductive score there, by the mean, with the training behind it."""
-    scores = [
-        (r["mean"], show(r["metric"], r["mean"], r["interval"]), run["training_seconds"])
-        for run in runs
-        for r in run["results"]
-        if not is_baseline(r)
-        and not r["transductive"]
-        and all(r[key] == value for key, value in where.items())
-        and r.get("options", {}).get("protocol", "vinyals") == "vinyals"
-    ]
-    if not scores:
-        return "–"
-    pick = min if where["source"] == "sinusoid/test" else max
-    _, text, seconds = pick(scores)
-    return f"{text} ({seconds / 60:.0f} min)"
-
-
-def listed(numbers: int | list[int]) -> str:
-    """One number, or several with commas."""
-    return ", ".join(map(str, numbers)) if isinstance(numbers, list) else str(numbers)
-
-
-def overview(found: dict[str, Record]) -> str:
-    """Every result that a paper has published too, in one row: for a first look."""
-    lines = [
-        "| unseen tasks | method | inductive | transductive | published, and its protocol |",
-        "|---|---|---|---|---|",
-    ]
-    recipes = recipe_names()
-    for name, record in found.items():
-        for r in record["results"] if name in recipes else ():
-            if (paper := published(name, r)) != "–":
-                score = f"**{show(r['metric'], r['mean'], r['interval'])}**"
-                lines.append(
-                    f"| {tasks(r)} | {r['name']} (`{name}`) | {columns(r, score)} | {paper} |"
-                )
-    return "\n".join(lines)
-
-
 def methods(found: dict[str, Record]) -> dict[str, str]:
     """Of each learner: what its docstring says, the recipes, and what they have reached."""
     texts = {}
@@ -350,21 +202,6 @@ def methods(found: dict[str, Record]) -> dict[str, str]:
         ]
         texts[f"results of {name}"] = "\n".join([*head, *rows]) if rows else "No record yet."
     return texts
-
-
-def read_published() -> dict[str, Record]:
-    """What the papers report, by recipe: the results and the meta-steps behind them."""
-    papers: dict[str, Record] = json.loads(PUBLISHED.read_text())
-    return papers
-
-
-def published(name: str, result: Record) -> str:
-    """The paper's value for this very result, and how it was measured."""
-    for entry in read_published().get(name, {"results": []})["results"]:
-        facts = result | {"query": result["spec"]["query"]}
-        if all(facts[key] == value for key, value in entry.items() if key in facts):
-            return f"{entry['value']} ({entry['protocol']})"
-    return "–"
 
 
 def sentences(found: dict[str, Record]) -> dict[str, str]:

@@ -240,7 +240,7 @@ def meta_lstm() -> Figure:
 def snail() -> Figure:
     """Which inputs each output of the trunk depends on, by its gradient."""
     torch.manual_seed(0)
-    head = SnailHead(4, way=3, length=15, filters=16)
+    head = SnailHead(4, way=3, length=15, embedding=4, filters=16)
     x = torch.randn(1, 16, 7, requires_grad=True)
     real = torch.ones(1, 16, dtype=torch.bool)
     out = x

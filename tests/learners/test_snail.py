@@ -35,8 +35,8 @@ def test_cached_last_position_equals_the_whole_sequence():
     support = e.support.with_x(e.support.x.double())
     state = head.fit(support, key=e.key)
     cached = head.predict(state, e.query.x.double())
-    whole = torch.cat([support.x, support.one_hot(torch.float64)], -1)
-    asked = nn.functional.pad(e.query.x.double(), (0, 3))
+    whole = torch.cat([head.embed(support.x), support.one_hot(torch.float64)], -1)
+    asked = nn.functional.pad(head.embed(e.query.x.double()), (0, 3))
     real = torch.ones(2, 7, dtype=torch.bool)
     for q in range(asked.shape[1]):
         x = torch.cat([whole, asked[:, q : q + 1]], 1)
@@ -51,6 +51,13 @@ def test_has_the_papers_sizes():
     assert head.out.in_features == 1253
     dilations = [b.dilation for b in head.blocks if isinstance(b, DenseBlock)]
     assert dilations == [2, 4, 8, 2, 4, 8]
+
+
+def test_at_first_a_position_attends_to_what_resembles_it():
+    attention = AttentionBlock(5, 4, 3)
+    x = torch.randn(1, 6, 5)
+    assert torch.equal(attention.query(x), attention.key(x))
+    assert attention.query.weight is not attention.key.weight
 
 
 def test_refuses_longer_tasks():

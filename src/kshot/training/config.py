@@ -226,6 +226,7 @@ def _shortened(config: RunConfig) -> dict[str, Any]:
     raw = config.model_dump(mode="json")
     if {part.name for part in config.datasets} - EMBEDDED:
         raw["dataset"] = {"name": "glyphs"}
+        raw["train"]["meta_batch"] = min(config.train.meta_batch, 2)
     raw["name"] += "-quick"
     raw["train"] |= {"steps": min(config.train.steps, 100), "split": "train", "augment": []}
     raw["validation"] |= {"episodes": 50, "every": 50, "patience": None}

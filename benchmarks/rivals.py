@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,7 +38,7 @@ from kshot.training.run import Run, load_run
 RESULTS = Path(__file__).parent / "results"
 RULES = {"SGD": SGD, "Adam": Adam}
 RATES = {
-    "SGD": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+    "SGD": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
     "Adam": (0.0003, 0.001, 0.003, 0.01, 0.03),
 }
 
@@ -53,27 +53,29 @@ class Setting:
     fast: str
     normalization: Normalization
 
-    def learner(self, net: nn.Sequential) -> NetworkLearner:
-        """Fine-tuning of this network as a learner like any other."""
-        last = {f"{len(net) - 1}.{n}" for n, _ in net[-1].named_parameters()}
-        head = InnerLoop(
-            copy.deepcopy(net),
-            RULES[self.rule](self.lr),
-            steps=self.steps,
-            fast=(lambda n: n in last) if self.fast == "last layer" else lambda n: True,
-            normalization=self.normalization,
-        )
-        return NetworkLearner(head).eval()
-
 
 @dataclass(frozen=True)
 class Start:
-    """Where the weights of a rival begin, and what may be done with them."""
+    """Where the weights of a rival begin, and what may be done with them.
+
+    `fast` names sets of parameters that may move.
+    """
 
     name: str
     net: nn.Sequential
-    fast: Sequence[str] = ("all weights",)
+    fast: Mapping[str, Collection[str]]
     normalizations: Sequence[Normalization] = ("support",)
+
+    def tuned_by(self, setting: Setting) -> NetworkLearner:
+        """Fine-tuning from here as a learner like any other."""
+        head = InnerLoop(
+            copy.deepcopy(self.net),
+            RULES[setting.rule](setting.lr),
+            steps=setting.steps,
+            fast=self.fast[setting.fast].__contains__,
+            normalization=setting.normalization,
+        )
+        return NetworkLearner(head).eval()
 
 
 def tuned(
@@ -86,7 +88,7 @@ def tuned(
 
     def judge(settings: Sequence[Setting]) -> None:
         for s in track(settings, description=f"{start.name}, {rule}", transient=True):
-            tried.append((score(s.learner(start.net)).mean, s))
+            tried.append((score(start.tuned_by(s)).mean, s))
 
     def best() -> tuple[Setting, list[dict[str, Any]]]:
         ranking = [{**asdict(s), "validation": mean} for mean, s in tried]
@@ -151,19 +153,19 @@ def main(
     first = ours.config.evaluation[0]
     task = {"way": first.way, "shot": first.shot, "query": first.query}
     own_steps = ours.learner.head.test_steps
-    starts = [Start("its own start", ours.learner.head.net)]
+    everything = {"all weights": [n for n, _ in ours.learner.head.net.named_parameters()]}
+    starts = [Start("its own start", ours.learner.head.net, everything)]
     if maml is not None:
-        start = load_run(maml).learner.head.net
-        if str(start) != str(ours.learner.head.net):
+        other = load_run(maml).learner.head
+        if str(other.net) != str(ours.learner.head.net):
             raise SystemExit(f"{maml} is not of the same network as {run}")
-        starts.append(Start("MAML's start", start))
+        fast = everything | {"what MAML adapts": other.fast_names}
+        starts.append(Start("MAML's start", other.net, fast))
     if epochs:
         net = supervised(ours, data["train"], epochs)
-        ways: dict[str, Any] = {
-            "fast": ("all weights", "last layer"),
-            "normalizations": ("support", "frozen"),
-        }
-        starts.append(Start("supervised pre-training", net, **ways))
+        last = [n for n in everything["all weights"] if n.startswith("1.")]
+        fast = everything | {"last layer": last}
+        starts.append(Start("supervised pre-training", net, fast, ("support", "frozen")))
 
     def score(learner: nn.Module) -> Result:
         return kshot.evaluate(learner, data["val"], **task, episodes=judged_by)
@@ -175,7 +177,7 @@ def main(
         for kind, setting, tried in tuned(start, rule, counts, score):
             label = f"{rule} from {start.name}, {kind}"
             rival = kshot.evaluate(
-                setting.learner(start.net), data["test"], **task, episodes=episodes, name=label
+                start.tuned_by(setting), data["test"], **task, episodes=episodes, name=label
             )
             difference = paired_difference(result, rival)
             print(f"{label}: {rival}; {difference}")

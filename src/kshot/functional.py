@@ -46,8 +46,16 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
-    """Cosines of the angles: `(tasks, n, d), (tasks, m, d) -> (tasks, n, m)`."""
-    return F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).transpose(1, 2)
+    """Cosines of the angles: `(tasks, n, d), (tasks, m, d) -> (tasks, n, m)`.
+
+    A zero vector has no angle: its cosines are 0, and its gradient stays moderate.
+    """
+    return _unit(a) @ _unit(b).transpose(1, 2)
+
+
+def _unit(x: Tensor) -> Tensor:
+    length = x.norm(dim=-1, keepdim=True)
+    return x / torch.where(length > 0, length, torch.ones_like(length))
 
 
 def prototypical_logits(z_query: Tensor, prototypes: Tensor) -> Tensor:

@@ -69,8 +69,9 @@ def test_reading_is_the_papers_recurrence():
     learner = kshot.MatchingNet(nn.Identity(), fce=True, features=4, read_steps=2).double()
     z, g = torch.randn(1, 1, 4).double(), torch.randn(1, 3, 4).double()
     cell = learner.head.reading.cell
-    h = c = r = torch.zeros(4).double()
+    h = c = torch.zeros(4).double()
     for _ in range(2):
+        r = (g[0] @ h).softmax(0) @ g[0]
         gates = (
             cell.weight_ih[:, :4] @ z[0, 0]
             + cell.weight_hh @ h
@@ -81,7 +82,6 @@ def test_reading_is_the_papers_recurrence():
         i, f, candidate, o = gates.chunk(4)
         c = f.sigmoid() * c + i.sigmoid() * candidate.tanh()
         h = o.sigmoid() * c.tanh() + z[0, 0]
-        r = (g[0] @ h).softmax(0) @ g[0]
     real = torch.ones(1, 3, dtype=torch.bool)
     found = learner.head.reading(z, Memory(g, g, real, None))
     assert torch.allclose(found[0, 0], h)
@@ -95,6 +95,16 @@ def test_a_zero_vector_resembles_all_alike():
     assert torch.allclose(logits.exp(), torch.tensor([0.5]))
     logits.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in learner.parameters())
+
+
+def test_the_gradient_of_a_zero_vector_is_moderate():
+    support = kshot.Examples(torch.eye(3)[None, :2], torch.tensor([[0, 1]]), way=2)
+    encoder = nn.Linear(3, 3)
+    nn.init.eye_(encoder.weight)
+    nn.init.zeros_(encoder.bias)
+    learner = kshot.MatchingNet(encoder, temperature=0.1)
+    learner.adapt(support)(torch.zeros(1, 1, 3))[0, 0, 0].backward()
+    assert 0 < encoder.bias.grad.abs().max() < 100
 
 
 def test_a_cold_temperature_keeps_a_gradient():
@@ -113,6 +123,7 @@ def test_a_cold_temperature_keeps_a_gradient():
     [
         ({"temperature": 0.0}, "greater than 0"),
         ({"temperature": -1.0}, "greater than 0"),
+        ({"temperature": float("inf")}, "finite"),
         ({"temperature": math.inf}, "finite"),
         ({"fce": True}, "features"),
         ({"fce": True, "features": 8, "read_steps": 0}, "at least once"),

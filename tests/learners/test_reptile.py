@@ -128,6 +128,7 @@ def test_one_query_at_a_time_shares_the_supports_batch():
         ({"inner_steps": -1}, "negative"),
         ({"inner_batch": 0}, "at least 1"),
         ({"inner_lr": 0.0}, "greater than 0"),
+        ({"inner_lr": float("inf")}, "finite"),
         ({"inner_optimizer": "sgd", "lasting_moments": True}, "SGD has none"),
     ],
 )

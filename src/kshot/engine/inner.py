@@ -6,6 +6,7 @@ this file turns such a choice into the trajectory of the fast weights.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol
@@ -110,9 +111,9 @@ class Adam:
 
 
 def positive(name: str, value: float) -> float:
-    """The value, if it is a positive number; ConfigError otherwise."""
-    if not value > 0:
-        raise ConfigError(f"{name}={value} must be greater than 0.")
+    """The value, if it is a positive, finite number; ConfigError otherwise."""
+    if not 0 < value < math.inf:
+        raise ConfigError(f"{name}={value} must be greater than 0, and finite.")
     return float(value)
 
 

@@ -43,7 +43,7 @@ class ANIL(MetaLearner):
         values `(tasks, queries, *values)`.
 
     Deviations:
-        Layers start as PyTorch's do; the outer loss is a mean over tasks, not a sum.
+        The last layer starts as PyTorch's do; the outer loss is a mean over tasks, not a sum.
 
     Example:
         >>> import kshot

@@ -42,7 +42,7 @@ class MAML(NetworkLearner):
     Deviations:
         The default inner loss is a mean, for which the authors' alpha = 0.4 at 5-way would be 2.0
         (`reduction="sum/shot"` takes their values as they are). Batch normalisation's epsilon is
-        PyTorch's 1e-5, not 1e-3; layers start as PyTorch's do, not from Xavier or normal draws; the
+        PyTorch's 1e-5, not 1e-3; the last layer starts as PyTorch's do, not from normal draws; the
         outer loss is a mean over tasks, not a sum.
 
     Example:

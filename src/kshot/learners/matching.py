@@ -51,8 +51,8 @@ class SupportLSTM(nn.Module):
 class ReadingLSTM(nn.Module):
     """f(x, S): a query that reads the support's embeddings for some steps (appendix A.1).
 
+        r_(k-1) = sum_i softmax_i(h_(k-1) . g(x_i)) g(x_i),   h_0 = 0
         h_k, c_k = LSTM(f'(x), [h_(k-1), r_(k-1)], c_(k-1)),   h_k <- h_k + f'(x)
-        r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i)
 
     The gates are linear in all that enters them, so r enters beside f'(x).
     """
@@ -65,12 +65,11 @@ class ReadingLSTM(nn.Module):
     def forward(self, z: Tensor, memory: Memory) -> Tensor:
         """`(tasks, queries, features)`."""
         h, c = torch.zeros_like(z), torch.zeros_like(z)
-        r = torch.zeros_like(z)
         for _ in range(self.steps):
+            r = attention(h @ memory.g.transpose(1, 2), memory.real).exp() @ memory.g
             both = torch.cat([z, r], -1).flatten(0, 1)
             h, c = self.cell(both, (h.flatten(0, 1), c.flatten(0, 1)))
             h, c = h.view_as(z) + z, c.view_as(z)
-            r = attention(h @ memory.g.transpose(1, 2), memory.real).exp() @ memory.g
         return h
 
 

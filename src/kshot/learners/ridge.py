@@ -77,8 +77,9 @@ class R2D2(MetaLearner):
         values `(tasks, queries, *values)`.
 
     Deviations:
-        The authors also add a learned number to all logits, which a softmax does not see. They
-        have no regression.
+        The authors also add a learned number to all logits, which a softmax does not see. Their
+        code divides X by the root of the support's size and keeps lambda at 50; here lambda is
+        learned, as in the paper. They have no regression.
 
     Example:
         >>> import kshot

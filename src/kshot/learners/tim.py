@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -39,8 +40,10 @@ class TIMHead(Head):
         engine: Engine,
     ) -> None:
         super().__init__()
-        if steps < 0 or not temperature > 0:
-            raise ConfigError(f"steps={steps} must be >= 0 and temperature={temperature} > 0.")
+        if steps < 0 or not 0 < temperature < math.inf:
+            raise ConfigError(
+                f"steps={steps} must be >= 0 and temperature={temperature} > 0, and finite."
+            )
         self.steps, self.rule, self.temperature = steps, Adam(inner_lr), temperature
         self.support_weight, self.conditional_weight = support_weight, conditional_weight
         self.engine: Engine = engine

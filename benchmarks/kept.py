@@ -23,8 +23,10 @@ def records() -> dict[str, Record]:
         data = record["config"]["dataset"]
         for r in record["results"]:
             if "options" not in r and r["source"].startswith(f"{data['name']}/"):
-                # the first records tell them in the recipe alone
-                r["options"] = {k: v for k, v in data.items() if k != "name"}
+                # the first records tell them in the recipe alone, and leave defaults away
+                pixels = {"resize": "nearest", "size": 28} if data["name"] == "omniglot" else {}
+                given = {k: v for k, v in data.items() if k != "name"}
+                r["options"] = {k: given.get(k, pixels.get(k)) for k in given | pixels}
     return runs
 
 

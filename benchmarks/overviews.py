@@ -8,7 +8,7 @@ from kept import RECORDS, Record, columns, is_baseline, published, read_publishe
 
 from kshot.evaluation import show
 from kshot.evaluation.record import with_options
-from kshot.learners import learner_class, learner_names
+from kshot.learners import learner_class
 from kshot.training.config import read_recipe, recipe_names
 
 ADAPTATION = RECORDS / "adaptation.json"
@@ -82,47 +82,63 @@ def benchmark(found: dict[str, Record], dataset: str) -> str:
     )
 
 
-CELLS = {
-    "Omniglot, 5-way 1-shot": {"source": "omniglot/test", "task": "5-way 1-shot"},
-    "Omniglot, 20-way 1-shot": {"source": "omniglot/test", "task": "20-way 1-shot"},
-    "CIFAR-FS, 5-way 5-shot": {"source": "cifar_fs/test", "task": "5-way 5-shot"},
+VINYALS = {"source": "omniglot/test", "protocol": "vinyals", "transductive": False}
+CELLS: dict[str, Record] = {
+    "Omniglot, 5-way 1-shot": VINYALS | {"task": "5-way 1-shot"},
+    "Omniglot, 20-way 1-shot": VINYALS | {"task": "20-way 1-shot"},
+    "CIFAR-FS, 5-way 5-shot": {
+        "source": "cifar_fs/test",
+        "task": "5-way 5-shot",
+        "transductive": False,
+    },
     "sinusoid, 10-shot": {"source": "sinusoid/test", "task": "10-shot"},
+    "Omniglot, random characters, 5-way 1-shot, transductive": {
+        "source": "omniglot/test",
+        "protocol": "random-1200",
+        "task": "5-way 1-shot",
+        "transductive": True,
+        "query": 1,
+    },
 }
 """The results by which methods are compared at a glance."""
 
 
 def chooser(found: dict[str, Record]) -> str:
-    """A row for each learner: what it can do, what it takes, its best inductive results."""
+    """A row for each method: what it can do, what it takes, and its results."""
     times = json.loads(ADAPTATION.read_text())["seconds"] if ADAPTATION.exists() else {}
+    rows: dict[str, dict[str, str]] = {}
+    learner_of = {}
+    for recipe in sorted(set(found).intersection(recipe_names())):
+        for r in found[recipe]["results"]:
+            method = str(r["name"]).split(" step")[0].rsplit(", ", "step" in r["name"])[0]
+            for cell, where in CELLS.items():
+                if not is_baseline(r) and in_cell(r, where):
+                    # of several numbers of steps the last and largest, whatever it scored
+                    rows.setdefault(method, {})[cell] = told(r, found[recipe])
+                    learner_of[method] = read_recipe(recipe).learner.name
     lines = [
-        f"| learner | ways | a new task takes | {' | '.join(CELLS)} |",
+        f"| method | ways | a new task takes | {' | '.join(CELLS)} |",
         f"|---|{'---|' * (len(CELLS) + 2)}",
     ]
-    for name in learner_names():
+    for method, scores in sorted(rows.items()):
+        name = learner_of[method]
         cls = learner_class(name)
         ways = "any" if cls.symmetric else "as trained"
         ways = ways if "classification" in cls.tasks else "regression only"
-        took = f"{1000 * times[name]:.0f} ms" if name in times else "–"
-        own = [r for r in found if r in recipe_names() and read_recipe(r).learner.name == name]
-        cells = [best([found[recipe] for recipe in own], where) for where in CELLS.values()]
-        if any(cell != "–" for cell in cells):
-            lines.append(f"| `{name}` | {ways} | {took} | {' | '.join(cells)} |")
+        took = f"{1000 * times[name]:.0f} ms" if name in times and ", " not in method else "–"
+        cells = " | ".join(scores.get(cell, "–") for cell in CELLS)
+        lines.append(f"| {method} | {ways} | {took} | {cells} |")
     return "\n".join(lines)
 
 
-def best(runs: list[Record], where: Record) -> str:
-    """The best inductive score there, by the mean, with the training behind it."""
-    scores = [
-        (r["mean"], show(r["metric"], r["mean"], r["interval"]), run["training_seconds"])
-        for run in runs
-        for r in run["results"]
-        if not is_baseline(r)
-        and not r["transductive"]
-        and all(r[key] == value for key, value in where.items())
-        and r.get("options", {}).get("protocol", "vinyals") == "vinyals"
-    ]
-    if not scores:
-        return "–"
-    pick = min if where["source"] == "sinusoid/test" else max
-    _, text, seconds = pick(scores)
-    return f"{text} ({seconds / 60:.0f} min)"
+def in_cell(result: Record, where: Record) -> bool:
+    """Whether a result is of these tasks and protocol."""
+    facts = result | result.get("options", {}) | {"query": result["spec"]["query"]}
+    return all(facts.get(key) == value for key, value in where.items())
+
+
+def told(result: Record, run: Record) -> str:
+    """The score, the inner steps behind it, and the minutes of meta-training."""
+    steps = result["name"].rsplit(", ", 1)[1] + ", " if "step" in result["name"] else ""
+    score = show(result["metric"], result["mean"], result["interval"])
+    return f"{score} ({steps}{run['training_seconds'] / 60:.0f} min)"

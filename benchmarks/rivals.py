@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +32,7 @@ from kshot.evaluation import paired_difference
 from kshot.evaluation.record import Result
 from kshot.files import write_json
 from kshot.learners.inner_loop import InnerLoop, NetworkLearner
+from kshot.nn import build_encoder, convert_batch_norm
 from kshot.nn.norm import Normalization
 from kshot.training.build import load_data
 from kshot.training.job import AUGMENTATIONS
@@ -78,28 +81,57 @@ class Start:
         return NetworkLearner(head).eval()
 
 
-def tuned(
-    start: Start, rule: str, steps: Sequence[int], score: Callable[[NetworkLearner], Result]
-) -> Iterator[tuple[str, Setting, list[dict[str, Any]]]]:
-    """The best setting with the first number of steps, then that with any of them."""
-    grid = itertools.product(RATES[rule], start.fast, start.normalizations)
-    settings = [Setting(rule, lr, steps[0], fast, norm) for lr, fast, norm in grid]
-    tried: list[tuple[float, Setting]] = []
+class Tuning:
+    """What was tried for one start and rule, judged on meta-validation."""
 
-    def judge(settings: Sequence[Setting]) -> None:
-        for s in track(settings, description=f"{start.name}, {rule}", transient=True):
-            tried.append((score(start.tuned_by(s)).mean, s))
+    def __init__(self, start: Start, rule: str, score: Callable[[NetworkLearner], Result]) -> None:
+        self.start, self.rule, self.score = start, rule, score
+        self.tried: dict[Setting, float] = {}
 
-    def best() -> tuple[Setting, list[dict[str, Any]]]:
-        ranking = [{**asdict(s), "validation": mean} for mean, s in tried]
-        return max(tried, key=lambda t: t[0])[1], ranking
+    def judge(self, settings: Iterable[Setting]) -> None:
+        """Score what has not been scored; what diverges is worse than all else."""
+        for s in track([s for s in settings if s not in self.tried], description=f"{self.rule}"):
+            mean = self.score(self.start.tuned_by(s)).mean
+            self.tried[s] = mean if math.isfinite(mean) else -math.inf
 
-    judge(settings)
-    yield "same steps", *best()
-    # with more steps smaller rates may do: the three best are tried with each number
-    leaders = [s for _, s in sorted(tried, key=lambda t: -t[0])[:3]]
-    judge([Setting(**{**asdict(s), "steps": n}) for s in leaders for n in steps[1:]])
-    yield "tuned steps", *best()
+    @property
+    def best(self) -> Setting:
+        """Of all so far."""
+        return max(self.tried, key=lambda s: self.tried[s])
+
+    def widen(self) -> None:
+        """Try further rates until the best one is not at the end of those tried."""
+        while True:
+            s = self.best
+            known = [t.lr for t in self.tried if replace(t, lr=s.lr) == s]
+            self.judge([replace(s, lr=lr) for lr in (s.lr / 3, s.lr * 3) if not between(lr, known)])
+            if self.best == s:
+                return
+
+    def rates(self, steps: int) -> None:
+        """Every rate, part and normalisation with so many steps."""
+        ways = itertools.product(RATES[self.rule], self.start.fast, self.start.normalizations)
+        self.judge([Setting(self.rule, lr, steps, fast, norm) for lr, fast, norm in ways])
+        self.widen()
+
+    def more_steps(self, counts: Sequence[int]) -> None:
+        """The best setting with more steps, at its own and at smaller rates, which may then do."""
+        s = self.best
+        for n, factor in itertools.product(counts, (1, 3, 10)):
+            self.judge([replace(s, steps=n, lr=s.lr / factor)])
+        self.widen()
+
+    def ranking(self) -> list[dict[str, Any]]:
+        """All that was tried, for the record."""
+        return [
+            {**asdict(s), "validation": mean if math.isfinite(mean) else None}
+            for s, mean in self.tried.items()
+        ]
+
+
+def between(x: float, known: Sequence[float]) -> bool:
+    """Whether it lies within the known values."""
+    return min(known) <= x <= max(known)
 
 
 def supervised(run: Run, train: Split, epochs: int) -> nn.Sequential:
@@ -107,12 +139,12 @@ def supervised(run: Run, train: Split, epochs: int) -> nn.Sequential:
 
     Adam 1e-3 on a cosine, batches of 128, the run's augmentations. The new layer starts at zero.
     """
-    torch.manual_seed(run.config.seed)
     ours: nn.Sequential = run.learner.head.net
-    encoder = copy.deepcopy(ours[0]).train()
-    for module in encoder.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+    part = run.config.encoder
+    torch.manual_seed(run.config.seed)
+    encoder = build_encoder(part.name, train.prepare(train.x[:1]).shape[1:], part.options)
+    convert_batch_norm(encoder)
+    encoder.train()
     last = nn.Linear(ours[-1].in_features, len(train.classes))
     labels = torch.repeat_interleave(torch.arange(len(train.sizes)), torch.tensor(train.sizes))
     starts = torch.from_numpy(train.offsets).repeat_interleave(torch.tensor(train.sizes))
@@ -139,6 +171,11 @@ def supervised(run: Run, train: Split, epochs: int) -> nn.Sequential:
     return nn.Sequential(encoder.eval(), head)
 
 
+def shapes(net: nn.Module) -> dict[str, torch.Size]:
+    """Of all parameters by name: what makes two networks the same here."""
+    return {name: parameter.shape for name, parameter in net.named_parameters()}
+
+
 def main(
     run: Path,
     name: str,
@@ -153,14 +190,19 @@ def main(
     first = ours.config.evaluation[0]
     task = {"way": first.way, "shot": first.shot, "query": first.query}
     own_steps = ours.learner.head.test_steps
+    others: dict[str, Any] = {"epochs": epochs}
     everything = {"all weights": [n for n, _ in ours.learner.head.net.named_parameters()]}
     starts = [Start("its own start", ours.learner.head.net, everything)]
     if maml is not None:
-        other = load_run(maml).learner.head
-        if str(other.net) != str(ours.learner.head.net):
+        other = load_run(maml)
+        if other.config.datasets != ours.config.datasets:
+            raise SystemExit(f"{maml} was not trained on the data of {run}")
+        net = other.learner.head.net
+        if shapes(net) != shapes(ours.learner.head.net):
             raise SystemExit(f"{maml} is not of the same network as {run}")
-        fast = everything | {"what MAML adapts": other.fast_names}
-        starts.append(Start("MAML's start", other.net, fast))
+        fast = everything | {"what MAML adapts": other.learner.head.fast_names}
+        starts.append(Start("MAML's start", net, fast))
+        others["maml"] = other.config.model_dump(mode="json")
     if epochs:
         net = supervised(ours, data["train"], epochs)
         last = [n for n in everything["all weights"] if n.startswith("1.")]
@@ -171,10 +213,17 @@ def main(
         return kshot.evaluate(learner, data["val"], **task, episodes=judged_by)
 
     result = kshot.evaluate(ours.learner, data["test"], **task, episodes=episodes)
+    if result.metric != "accuracy":
+        raise SystemExit("rivals are compared by accuracy")
     rivals = []
     for start, rule in itertools.product(starts, RULES):
-        counts = [own_steps, 2 * own_steps, 4 * own_steps, 8 * own_steps]
-        for kind, setting, tried in tuned(start, rule, counts, score):
+        tuning = Tuning(start, rule, score)
+        for kind, tune in (
+            ("same steps", partial(tuning.rates, own_steps)),
+            ("tuned steps", partial(tuning.more_steps, [n * own_steps for n in (2, 4, 8)])),
+        ):
+            tune()
+            setting = tuning.best
             label = f"{rule} from {start.name}, {kind}"
             rival = kshot.evaluate(
                 start.tuned_by(setting), data["test"], **task, episodes=episodes, name=label
@@ -186,12 +235,11 @@ def main(
                     "start": start.name,
                     "kind": kind,
                     "setting": asdict(setting),
-                    "tried": tried,
+                    "tried": tuning.ranking(),
                     "result": rival.as_dict(),
                     "difference": difference.as_dict(),
                 }
             )
-    others = {"maml": maml and load_run(maml).config.model_dump(mode="json"), "epochs": epochs}
     write_json(
         RESULTS / f"rivals-{name}.json",
         {

@@ -18,7 +18,38 @@ IMAGE_ENCODERS = ("conv4", "resnet12")
 """Names of those that take images alone."""
 
 
-class Conv4(nn.Module):
+class ImageEncoder(nn.Module):
+    """Layers for images `(rows, in_channels, height, width)` that give `(rows, features)`.
+
+    Args:
+        in_channels: that the images must have.
+        layers: applied in their order.
+    """
+
+    def __init__(self, in_channels: int, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.in_channels, self.layers = in_channels, layers
+        # The weights' layout decides that of the activations; on a CPU this one is much faster.
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed the rows.
+
+        Raises:
+            EpisodeError: for anything but images with the channels first.
+        """
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise EpisodeError(
+                f"this {type(self).__name__} takes images ({self.in_channels}, height, width), "
+                f"channels first, but an example is {tuple(x.shape[1:])}: give it images of as "
+                f"many channels (a data set may have the option channels={self.in_channels}), or "
+                "build one for these."
+            )
+        out: Tensor = self.layers(x)
+        return out
+
+
+class Conv4(ImageEncoder):
     """Four blocks of 3x3 convolution, batch normalisation, 2x2 max-pool and ReLU.
 
     Input `(rows, in_channels, height, width)`, output `(rows, features)`. Pooling stands before
@@ -54,22 +85,8 @@ class Conv4(nn.Module):
             _block(in_channels if i == 0 else channels, channels, strided, norm_scale)
             for i in range(4)
         ]
-        super().__init__()
         last = _MeanOverPositions() if strided and not flatten else nn.Flatten()
-        self.layers = nn.Sequential(*blocks, last)
-        self.in_channels = in_channels
-        # The weights' layout decides that of the activations; on a CPU this one is much faster.
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Embed the rows.
-
-        Raises:
-            EpisodeError: for anything but images with the channels first.
-        """
-        _check_images(self, x, self.in_channels)
-        out: Tensor = self.layers(x)
-        return out
+        super().__init__(in_channels, nn.Sequential(*blocks, last))
 
 
 def _block(in_channels: int, channels: int, strided: bool, norm_scale: bool) -> nn.Sequential:
@@ -85,7 +102,7 @@ class _MeanOverPositions(nn.Module):
         return x.mean((2, 3))
 
 
-class ResNet12(nn.Module):
+class ResNet12(ImageEncoder):
     """Four residual blocks of three 3x3 convolutions each, then the mean over positions.
 
     Input `(rows, in_channels, height, width)`, output `(rows, widths[-1])`. A block is three times
@@ -117,21 +134,8 @@ class ResNet12(nn.Module):
             )
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout={dropout} must be from 0 to below 1.")
-        super().__init__()
         blocks = [_ResidualBlock(i, o, dropout) for i, o in pairwise(sizes)]
-        self.layers = nn.Sequential(*blocks, _MeanOverPositions())
-        self.in_channels = in_channels
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Embed the rows.
-
-        Raises:
-            EpisodeError: for anything but images with the channels first.
-        """
-        _check_images(self, x, self.in_channels)
-        out: Tensor = self.layers(x)
-        return out
+        super().__init__(in_channels, nn.Sequential(*blocks, _MeanOverPositions()))
 
 
 class _ResidualBlock(nn.Module):
@@ -153,15 +157,6 @@ class _ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.out(self.convolutions(x) + self.shortcut(x))
         return out
-
-
-def _check_images(encoder: nn.Module, x: Tensor, channels: int) -> None:
-    if x.dim() != 4 or x.shape[1] != channels:
-        raise EpisodeError(
-            f"this {type(encoder).__name__} takes images ({channels}, height, width), channels "
-            f"first, but an example is {tuple(x.shape[1:])}: give it images of as many channels "
-            f"(a data set may have the option channels={channels}), or build one for these."
-        )
 
 
 class MLP(nn.Module):

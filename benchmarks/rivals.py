@@ -90,7 +90,8 @@ class Tuning:
 
     def judge(self, settings: Iterable[Setting]) -> None:
         """Score what has not been scored; what diverges is worse than all else."""
-        for s in track([s for s in settings if s not in self.tried], description=f"{self.rule}"):
+        new = [s for s in settings if s not in self.tried]
+        for s in track(new, description=f"{self.start.name}, {self.rule}", transient=True):
             mean = self.score(self.start.tuned_by(s)).mean
             self.tried[s] = mean if math.isfinite(mean) else -math.inf
 

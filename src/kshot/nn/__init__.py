@@ -1,15 +1,20 @@
 """Encoders and the layers that know about tasks."""
 
+from kshot.nn.adapters import ADAPTERS, add_adapter, merge_adapters, remove_adapters
 from kshot.nn.encoders import IMAGE_ENCODERS, MLP, Conv4, ResNet12, build_encoder, output_size
 from kshot.nn.norm import BatchNorm, convert_batch_norm
 
 __all__ = [
+    "ADAPTERS",
     "IMAGE_ENCODERS",
     "MLP",
     "BatchNorm",
     "Conv4",
     "ResNet12",
+    "add_adapter",
     "build_encoder",
     "convert_batch_norm",
+    "merge_adapters",
     "output_size",
+    "remove_adapters",
 ]

@@ -22,6 +22,10 @@ class ConfigError(KshotError):
     """A setting that does not exist or has an impossible value."""
 
 
+class MissingExtraError(ConfigError):
+    """A package that is optional, and is not there."""
+
+
 class CheckpointError(KshotError):
     """A run folder or weights file that cannot be read or written."""
 

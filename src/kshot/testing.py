@@ -30,6 +30,9 @@ Factory = Callable[[TaskShape], MetaLearner]
 """Makes a fresh learner for tasks of a shape; its weights may be random."""
 
 FEATURES, WAY, SHOT, QUERY, TASKS = 8, 4, 3, 5, 3
+CLASSES = 42
+"""Of the Gaussians to train on."""
+SHAPE = TaskShape((FEATURES,), WAY, WAY * SHOT, classes=CLASSES)
 LEARNING_STEPS = 100
 
 
@@ -93,7 +96,7 @@ def check_learner(make: Factory, *, lr: float = 1e-2, meta_batch: int = 8) -> No
 def make_for(make: Factory) -> tuple[MetaLearner, Source]:
     """A learner with seeded weights, in float64, and a source of tasks of its kind."""
     torch.manual_seed(0)
-    shape = TaskShape((FEATURES,), WAY, WAY * SHOT)
+    shape = SHAPE
     probe_kinds = _kinds(make)
     source: Source = gaussians()["train"]
     if "classification" not in probe_kinds:
@@ -105,7 +108,7 @@ def make_for(make: Factory) -> tuple[MetaLearner, Source]:
 def _kinds(make: Factory) -> tuple[str, ...]:
     """The kinds of task the learner is for; regressors may refuse a shape with classes."""
     try:
-        return make(TaskShape((FEATURES,), WAY, WAY * SHOT, (1,))).tasks
+        return make(SHAPE._replace(y_shape=(1,))).tasks
     except ConfigError:
         return ("regression",)
 
@@ -149,10 +152,11 @@ def check_shapes(make: Factory) -> None:
         query = replace(episode.query, x=cast[1].to(dtype))
         if not episode.way:
             support, query = (replace(p, y=p.y.to(dtype)) for p in (support, query))
-        for part in _tensors(learner.eval()(Episode(support, query, episode.key))):
+        cast_episode = replace(episode, support=support, query=query)
+        for part in _tensors(learner.eval()(cast_episode)):
             assert part.shape == expected, f"output {tuple(part.shape)}, expected {expected}"
             assert part.dtype == dtype, f"output {part.dtype} for inputs of {dtype}"
-        loss = learner.train().loss(Episode(support, query, episode.key))
+        loss = learner.train().loss(cast_episode)
         assert loss.shape == (), f"the loss has shape {tuple(loss.shape)}, expected a scalar"
         assert loss.dtype == dtype, f"the loss is {loss.dtype} for inputs of {dtype}"
 
@@ -214,7 +218,7 @@ def check_gradients(make: Factory) -> None:
     episode = _episode(source)
     loss = learner.loss(episode)
     allowed = learner.idle(episode.support.size)
-    parameters = dict(learner.named_parameters())
+    parameters = {name: p for name, p in learner.named_parameters() if p.requires_grad}
     if not parameters:
         return
     loss.backward()
@@ -247,7 +251,7 @@ def check_save_and_load(make: Factory) -> None:
     learner.loss(_episode(source))  # moves running statistics, where there are any
     torch.manual_seed(1)
     kinds = _kinds(make)
-    shape = TaskShape((FEATURES,), WAY, WAY * SHOT)
+    shape = SHAPE
     if "classification" not in kinds:
         shape = TaskShape((FEATURES,), 0, SHOT, (1,))
     other = make(shape).double()
@@ -311,7 +315,8 @@ def _cut(episode: Episode) -> Episode:
 
     present = episode.support.present()[0] if episode.way else None
     way = 0 if present is None else int(present.nonzero().max()) + 1
-    return Episode(cut(episode.support, way), cut(episode.query, way), episode.key)
+    classes = None if episode.classes is None else episode.classes[:, :way]
+    return Episode(cut(episode.support, way), cut(episode.query, way), episode.key, classes)
 
 
 def check_learns(make: Factory, *, lr: float = 1e-2, meta_batch: int = 8) -> None:

@@ -161,11 +161,14 @@ class Episode:
         support: what the learner may learn from.
         query: what it is asked afterwards.
         key: `(tasks,)` int64, the episodes' counters: mini-batches and dropout are functions of it.
+        classes: `(tasks, way)` int64, the number that each label's class has in the source, -1
+            where a task has no such label; None for tasks without classes.
     """
 
     support: Examples
     query: Examples
     key: Tensor
+    classes: Tensor | None = None
 
     @property
     def way(self) -> int:
@@ -174,8 +177,12 @@ class Episode:
 
     def select(self, index: Tensor) -> Episode:
         """The tasks at `index`."""
-        return Episode(self.support.select(index), self.query.select(index), self.key[index])
+        classes = None if self.classes is None else self.classes[index]
+        return Episode(
+            self.support.select(index), self.query.select(index), self.key[index], classes
+        )
 
     def to(self, device: torch.device | str) -> Episode:
         """The same episode on another device."""
-        return Episode(self.support.to(device), self.query.to(device), self.key.to(device))
+        classes = None if self.classes is None else self.classes.to(device)
+        return Episode(self.support.to(device), self.query.to(device), self.key.to(device), classes)

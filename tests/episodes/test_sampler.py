@@ -284,3 +284,27 @@ def test_every_source_of_a_mixture_is_checked():
         kshot.draw(two_sources(), kshot.EpisodeSpec(6, 1, 1), 0, [0])
     with pytest.raises(EpisodeError, match="of numbered/test has 9"):
         kshot.FrozenEpisodes(two_sources(), kshot.EpisodeSpec(5, 5, 5), 10)
+
+
+def test_an_episode_knows_the_numbers_of_its_classes():
+    split = kshot.load("glyphs")["test"]
+    spec = kshot.EpisodeSpec(way=(2, 5), shot=1, query=2)
+    episode = kshot.draw(split, spec, 0, range(6))
+    names = class_names(split, spec, 0, range(6))
+    for numbers, labels in zip(episode.classes.tolist(), names, strict=True):
+        assert [split.classes[n] for n in numbers if n >= 0] == list(labels)
+        assert numbers[len(labels) :] == [-1] * (5 - len(labels))
+    part = episode.select(torch.tensor([2])).to("cpu")
+    assert torch.equal(part.classes, episode.classes[2:3])
+
+
+def test_classes_are_numbered_through_all_splits_of_a_mixture():
+    data = kshot.load("glyphs")
+    both = kshot.Mixture("both", (data["val"], data["test"]))
+    spec = kshot.EpisodeSpec(way=3, shot=1, query=1)
+    episode = kshot.draw(both, spec, 0, range(20))
+    names = class_names(both, spec, 0, range(20))
+    together = [*data["val"].classes, *data["test"].classes]
+    assert [[together[n] for n in row] for row in episode.classes.tolist()] == list(
+        map(list, names)
+    )

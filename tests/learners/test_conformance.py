@@ -8,6 +8,7 @@ from torch import nn
 import kshot
 from kshot.errors import ConfigError
 from kshot.learners import TaskShape
+from kshot.nn.adapters import add_adapter, freeze_all_but
 from kshot.testing import CHECKS, FEATURES, Factory, check_learner, check_learns
 
 
@@ -17,6 +18,17 @@ def body() -> nn.Module:
 
 def body_with_norm() -> nn.Module:
     return kshot.nn.MLP(FEATURES, hidden=(32, 32), norm=True)
+
+
+def changed(adapter: str) -> Callable[[], nn.Module]:
+    """A frozen body with an adapter that the outer loop moves."""
+
+    def encoder() -> nn.Module:
+        net = body()
+        freeze_all_but(net, add_adapter(net, adapter))
+        return net
+
+    return encoder
 
 
 def of(
@@ -55,6 +67,14 @@ LEARNERS: dict[str, Factory] = {
     "fomaml": of(kshot.MAML, body, inner_lr=0.1, inner_steps=2, first_order=True),
     "maml-sum": of(kshot.MAML, body, inner_lr=0.025, inner_steps=2, reduction="sum/shot"),
     "maml-regression": regressor(of(kshot.MAML, body, inner_lr=0.05, inner_steps=3)),
+    "maml-lora": of(kshot.MAML, body, inner_lr=0.1, inner_steps=2, fast="lora"),
+    "maml-last": of(kshot.MAML, body, inner_lr=0.4, inner_steps=2, fast="last"),
+    "maml-slow-scale-shift": of(kshot.MAML, changed("scale_shift"), inner_lr=0.4, inner_steps=2),
+    "protonet-slow-film": of(kshot.ProtoNet, changed("film"), normalization="frozen"),
+    "reptile-film": of(
+        kshot.Reptile, body, inner_lr=1e-2, inner_steps=8, inner_batch=6, fast="film"
+    ),
+    "meta-lstm-bias": of(kshot.MetaLSTM, body, inner_steps=4, fast="bias"),
     "reptile-regression": regressor(of(kshot.Reptile, body, inner_lr=3e-2, inner_batch=2)),
     "meta-lstm-regression": regressor(of(kshot.MetaLSTM, body, inner_steps=4)),
     "reptile-single": of(

@@ -186,3 +186,34 @@ def test_scalar_values_need_an_axis():
 def test_without_second_order_it_is_called_fomaml():
     assert kshot.MAML(net(), first_order=True).title == "FOMAML"
     assert kshot.MAML(net()).title == "MAML"
+
+
+def test_moving_the_last_layer_alone_is_anil():
+    torch.manual_seed(0)
+    encoder, last = kshot.nn.MLP(8, hidden=(16,)), nn.Linear(16, 4)
+    maml = kshot.MAML(
+        nn.Sequential(encoder, last), inner_lr=0.3, inner_steps=3, fast="last"
+    ).double()
+    anil = kshot.ANIL(encoder, features=16, way=4, inner_lr=0.3, inner_steps=3).double()
+    anil.head.net.load_state_dict(last.state_dict())
+    e = episode(way=4)
+    torch.testing.assert_close(maml(e), anil(e))
+    maml.loss(e).backward()
+    found = [p.grad.clone() for p in encoder.parameters()]
+    encoder.zero_grad()
+    anil.loss(e).backward()
+    torch.testing.assert_close(found, [p.grad for p in encoder.parameters()])
+
+
+def test_what_is_fast_may_be_an_adapter_and_the_last_layer():
+    net = nn.Sequential(kshot.nn.MLP(8, hidden=(16,)), nn.Linear(16, 4))
+    learner = kshot.MAML(net, inner_lr=0.3, fast={"name": "lora", "rank": 2})
+    kinds = {name.rpartition(".")[2] for name in learner.head.fast_names}
+    assert kinds == {"up", "down", "original", "bias"}
+    assert not any("0.layers.1.bias" in name for name in learner.head.fast_names)
+
+
+def test_an_unknown_adapter_is_refused_by_name():
+    net = nn.Sequential(kshot.nn.MLP(8), nn.Linear(40, 4))
+    with pytest.raises(ConfigError, match="did you mean 'lora'"):
+        kshot.MAML(net, fast="loras")

@@ -68,11 +68,21 @@ def draw(source: Source, spec: EpisodeSpec, seed: int, index: Sequence[int]) -> 
         return source.draw(key, index, bounds(spec.shot)[0], spec.query)
     splits, tasks = _draw_tasks(source, spec, seed, index)
     way = max(len(task.classes) for task in tasks)
+    device = first_tensor(splits[0].x).device
+    first = _first_numbers(source)
+    numbers = [task.classes + first[split] for split, task in zip(splits, tasks, strict=True)]
     return Episode(
         _gather(splits, [t.support for t in tasks], [t.support_labels for t in tasks], way),
         _gather(splits, [t.query for t in tasks], [t.query_labels for t in tasks], way),
-        torch.tensor(index, dtype=torch.int64, device=first_tensor(splits[0].x).device),
+        torch.tensor(index, dtype=torch.int64, device=device),
+        _stack(numbers, way, fill=-1).to(device),
     )
+
+
+def _first_numbers(source: Split | Mixture) -> dict[Split, int]:
+    """Classes are numbered through all splits of a mixture; the number of each one's first."""
+    counts = [len(split.sizes) for split in source.sources]
+    return dict(zip(source.sources, np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
 
 
 def class_names(
@@ -208,9 +218,12 @@ def _features(splits: Sequence[Split], rows: Tensor) -> Features:
     return map_features(lambda v: v[order], concatenate(parts))
 
 
-def _stack(rows: Sequence[Index], length: int) -> Tensor:
-    """Rows as one tensor; shorter ones are filled with zeros, which the mask covers."""
-    padded = [r if len(r) == length else np.pad(r, (0, length - len(r))) for r in rows]
+def _stack(rows: Sequence[Index], length: int, fill: int = 0) -> Tensor:
+    """Rows as one tensor; shorter ones are filled up, which a mask covers or `fill` tells."""
+    padded = [
+        r if len(r) == length else np.pad(r, (0, length - len(r)), constant_values=fill)
+        for r in rows
+    ]
     return torch.from_numpy(np.stack(padded))
 
 

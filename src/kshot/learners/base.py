@@ -38,12 +38,14 @@ class TaskShape(NamedTuple):
         way: classes per task; 0 for regression.
         length: the longest support set, in examples.
         y_shape: shape of one value, for regression.
+        classes: of the whole split to train on.
     """
 
     x_shape: tuple[int, ...]
     way: int
     length: int
     y_shape: tuple[int, ...] = ()
+    classes: int = 0
 
 
 class Head(nn.Module):
@@ -156,6 +158,11 @@ class MetaLearner(nn.Module):
     def title(self) -> str:
         """What tables call it: the class, or the name of a variant."""
         return type(self).__name__
+
+    @property
+    def body(self) -> nn.Module:
+        """The network that embeds: what another learner may start from."""
+        return self.encoder
 
     @property
     def transductive(self) -> bool:

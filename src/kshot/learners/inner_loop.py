@@ -28,7 +28,7 @@ from kshot.engine.tasks import task_slice
 from kshot.errors import ConfigError, EpisodeError
 from kshot.functional import masked_logits
 from kshot.learners.base import Head, MetaLearner, TaskKind, TaskShape, example_losses
-from kshot.nn import output_size
+from kshot.nn import add_adapter, output_size
 from kshot.nn.norm import (
     BatchNorm,
     Normalization,
@@ -46,6 +46,28 @@ Reduction = Literal["mean", "sum/shot"]
 
 Sampling = Literal["cycle", "replace"]
 """Of mini-batches: reshuffled passes over the support, or each one from all of it."""
+
+
+Fast = str | dict[str, Any]
+"""What a task moves, by name: `all` of the network, its `last` layers, or an adapter (see
+`kshot.nn.adapters`) and the last layer; a table has the options beside the name."""
+
+
+def fast_parameters(net: nn.Module, fast: Fast) -> Callable[[str], bool]:
+    """Whether a parameter is what `fast` names; adapters are added to the network.
+
+    Raises:
+        ConfigError: for an unknown adapter or option, or a network that cannot have it.
+    """
+    name, options = fast if isinstance(fast, str) else fast.get("name", ""), {}
+    if not isinstance(fast, str):
+        options = {key: value for key, value in fast.items() if key != "name"}
+    if name == "all":
+        return lambda parameter: True
+    moving = set(add_adapter(net, name, **options))
+    if name != "last":  # the last layer is no pretrained one: it moves as a whole
+        moving |= set(add_adapter(net, "last"))
+    return moving.__contains__
 
 
 class FastWeights(NamedTuple):
@@ -296,6 +318,17 @@ class NetworkLearner(MetaLearner):
         last = nn.Linear(output_size(encoder, shape.x_shape), outputs)
         net: Any = nn.Sequential(encoder, last)
         return cls(net, **options)
+
+    @property
+    def body(self) -> nn.Module:
+        """The network without its last layer, as `for_tasks` has put it together."""
+        net = self.head.net
+        if not (isinstance(net, nn.Sequential) and len(net) == 2):
+            raise ConfigError(
+                f"this {type(self).__name__} was not built as an encoder and a last layer: it has "
+                "no encoder to start another learner from."
+            )
+        return net[0]
 
 
 def norm_parameters(net: nn.Module) -> set[str]:

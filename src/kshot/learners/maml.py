@@ -7,7 +7,14 @@ from typing import ClassVar
 from torch import nn
 
 from kshot.engine import SGD, Engine
-from kshot.learners.inner_loop import InnerLoop, NetworkLearner, Reduction, norm_parameters
+from kshot.learners.inner_loop import (
+    Fast,
+    InnerLoop,
+    NetworkLearner,
+    Reduction,
+    fast_parameters,
+    norm_parameters,
+)
 from kshot.nn.norm import Normalization
 
 
@@ -31,6 +38,8 @@ class MAML(NetworkLearner):
             transductive), `support` (the support's statistics for the queries: inductive), or
             `frozen`.
         adapt_norm: also move batch normalisation's own parameters in the inner loop.
+        fast: what a task moves: `all`, the `last` layer, or an adapter such as `lora` and the last
+            layer.
         reduction: `mean`, or `sum/shot` as in the authors' code, whose alpha = 0.4 at 5-way is
             2.0 for the mean.
         engine: `loop`, `vmap`, or the faster one for this network and device.
@@ -79,17 +88,19 @@ class MAML(NetworkLearner):
         first_order: bool = False,
         normalization: Normalization = "task",
         adapt_norm: bool = False,
+        fast: Fast = "all",
         reduction: Reduction = "mean",
         engine: Engine = "auto",
     ) -> None:
         still = set() if adapt_norm else norm_parameters(net)
+        moves = fast_parameters(net, fast)
         head = InnerLoop(
             net,
             SGD(inner_lr),
             steps=inner_steps,
             test_steps=test_steps,
             gradient="detached" if first_order else "unrolled",
-            fast=lambda name: name not in still,
+            fast=lambda name: moves(name) and name not in still,
             normalization=normalization,
             reduction=reduction,
             engine=engine,

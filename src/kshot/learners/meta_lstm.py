@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kshot.engine import Engine, Weights
-from kshot.learners.inner_loop import InnerLoop, NetworkLearner
+from kshot.learners.inner_loop import Fast, InnerLoop, NetworkLearner, fast_parameters
 from kshot.nn.norm import Normalization
 
 PREPROCESS_P = 10.0
@@ -103,6 +103,8 @@ class MetaLSTM(NetworkLearner):
         hidden: size of the LSTM that reads loss and gradient.
         normalization: `support` as published (statistics of this episode's support), `task` or
             `frozen`.
+        fast: what a task moves: `all`, the `last` layer, or an adapter such as `lora` and the last
+            layer.
         engine: `loop`, `vmap`, or the faster one for this network and device.
 
     Shapes:
@@ -144,6 +146,7 @@ class MetaLSTM(NetworkLearner):
         inner_batch: int | None = None,
         hidden: int = 20,
         normalization: Normalization = "support",
+        fast: Fast = "all",
         engine: Engine = "auto",
     ) -> None:
         head = InnerLoop(
@@ -152,6 +155,7 @@ class MetaLSTM(NetworkLearner):
             steps=inner_steps,
             test_steps=test_steps,
             gradient="detached",
+            fast=fast_parameters(net, fast),
             normalization=normalization,
             batch_size=inner_batch,
             engine=engine,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kshot.engine import SGD, Adam, Engine, UpdateRule, Weights
 from kshot.engine.inner import positive
 from kshot.errors import ConfigError, unknown
-from kshot.learners.inner_loop import InnerLoop, NetworkLearner, Sampling
+from kshot.learners.inner_loop import Fast, InnerLoop, NetworkLearner, Sampling, fast_parameters
 from kshot.nn.norm import Normalization
 from kshot.types import Episode
 
@@ -83,6 +83,8 @@ class Reptile(NetworkLearner):
         lasting_moments: Adam's moments pass from task to task, as in the authors' code.
         normalization: `task` (transductive), `single` (each query alone in one batch with the
             support, the authors' other evaluation), `support` or `frozen`.
+        fast: what a task moves: `all`, the `last` layer, or an adapter such as `lora` and the last
+            layer.
         engine: `loop`, `vmap`, or the faster one for this network and device.
 
     Shapes:
@@ -127,6 +129,7 @@ class Reptile(NetworkLearner):
         sampling: Sampling = "cycle",
         lasting_moments: bool = False,
         normalization: Normalization = "task",
+        fast: Fast = "all",
         engine: Engine = "auto",
     ) -> None:
         rules: dict[str, Callable[[], UpdateRule]] = {
@@ -143,6 +146,7 @@ class Reptile(NetworkLearner):
             steps=inner_steps,
             test_steps=test_steps,
             gradient="none",
+            fast=fast_parameters(net, fast),
             normalization=normalization,
             batch_size=inner_batch,
             test_batch_size=test_batch,
@@ -151,6 +155,9 @@ class Reptile(NetworkLearner):
             engine=engine,
         )
         super().__init__(head)
+        for name, parameter in net.named_parameters():
+            if name not in head.fast_names:
+                parameter.requires_grad_(False)  # no task ends elsewhere than it began
 
     def loss(self, episode: Episode) -> Tensor:
         """Half the squared distance to the tasks' weights, mean over tasks; queries are unused."""

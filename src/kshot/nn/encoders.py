@@ -197,9 +197,13 @@ class MLP(nn.Module):
 def output_size(encoder: nn.Module, x_shape: Sequence[int]) -> int:
     """The number of features that `encoder` gives for one example of shape `x_shape`.
 
+    An encoder that has an attribute `features` says it itself.
+
     Raises:
         ConfigError: if the encoder cannot take such an example.
     """
+    if isinstance(stated := getattr(encoder, "features", None), int):
+        return stated
     was_training = encoder.training
     encoder.eval()
     parameter = next(encoder.parameters(), torch.empty(0))

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kshot.datasets import Dataset, Mixture, Split, load
 from kshot.datasets.sources import Source
 from kshot.episodes import draw
 from kshot.episodes.spec import bounds
 from kshot.errors import ConfigError, EpisodeError
-from kshot.learners import MetaLearner, TaskShape, build_learner
-from kshot.nn import build_encoder
-from kshot.training.config import EpisodesConfig, EvaluationConfig, RunConfig
+from kshot.learners import MetaLearner, TaskShape, build_learner, learner_class, learner_options
+from kshot.nn import add_adapter, build_encoder, merge_adapters
+from kshot.nn.adapters import freeze_all_but
+from kshot.nn.pretrained import fit_weights, is_pretrained, pretrained_encoder, read_weights
+from kshot.options import check_options
+from kshot.training.config import EncoderConfig, EpisodesConfig, EvaluationConfig, RunConfig
 from kshot.types import first_tensor
 
 
@@ -72,14 +76,16 @@ def task_shape(config: RunConfig, data: Dataset) -> TaskShape:
     Raises:
         ConfigError: if the data set has no split to train on.
     """
-    source = source_of(data, "train")
+    source = source_of(data, config.train.split)
     shot = bounds(config.train.shot)[1]
     episode = draw(source, config.train.spec, 0, [0])
     x, y = first_tensor(episode.support.x), episode.support.y
     if y.is_floating_point():
         return TaskShape(tuple(x.shape[2:]), 0, shot, tuple(y.shape[2:]))
     way = bounds(config.train.way)[1]
-    return TaskShape(tuple(x.shape[2:]), way, way * shot)
+    parts = source.sources if isinstance(source, (Split, Mixture)) else ()
+    classes = sum(len(part.sizes) for part in parts)
+    return TaskShape(tuple(x.shape[2:]), way, way * shot, classes=classes)
 
 
 def source_of(data: Dataset, split: str) -> Source:
@@ -96,21 +102,74 @@ def source_of(data: Dataset, split: str) -> Source:
     return data[split]
 
 
-def make_learner(config: RunConfig, shape: TaskShape) -> MetaLearner:
-    """The learner with fresh weights, drawn by the run's seed.
+def make_learner(config: RunConfig, shape: TaskShape, *, restored: bool = False) -> MetaLearner:
+    """The learner with the weights that it starts from; fresh ones are drawn by the run's seed.
+
+    Args:
+        config: of the run.
+        shape: of its tasks.
+        restored: its weights will come from a run folder: none are read or downloaded here.
 
     Raises:
         ConfigError: for unknown names or options.
+        CheckpointError: for weights that do not fit.
     """
     seed_weights(config.seed)
-    encoder: nn.Module = build_encoder(config.encoder.name, shape.x_shape, config.encoder.options)
-    learner = build_learner(config.learner.name, encoder, shape, config.learner.options)
+    encoder = make_encoder(config.encoder, shape.x_shape, restored=restored)
+    options = config.learner.options
+    if config.encoder.slow.name != "all":
+        # Weights that stay as they are go with the statistics that they were trained with.
+        known = learner_options(learner_class(config.learner.name))
+        options = {**({"normalization": "frozen"} if "normalization" in known else {}), **options}
+    learner = build_learner(config.learner.name, encoder, shape, options)
     if not any(True for _ in learner.parameters()):
         raise ConfigError(
             f"{config.learner.name} without an encoder has nothing to train: set "
             "encoder.name=conv4 for images, or mlp for other features."
         )
     return learner
+
+
+def make_encoder(
+    part: EncoderConfig, x_shape: Sequence[int], *, restored: bool = False
+) -> nn.Module:
+    """The encoder with the weights that it starts from; what is not slow is frozen.
+
+    Args:
+        part: of the configuration.
+        x_shape: of one example.
+        restored: as for `make_learner`.
+
+    Raises:
+        ConfigError: for unknown names or options.
+        CheckpointError: for weights that do not fit.
+    """
+    start = "random" if restored else part.weights
+    folder = start is not None and Path(start).is_dir()
+    if is_pretrained(part.name):
+        check_options(f"encoder {part.name}", pretrained_encoder, part.options, {"weights"})
+        weights = "random" if folder else start
+        encoder: nn.Module = pretrained_encoder(part.name, weights=weights, **part.options)
+    else:
+        encoder = build_encoder(part.name, x_shape, part.options)
+    if start is not None and start != "random" and (folder or not is_pretrained(part.name)):
+        path = Path(start)
+        tensors = _encoder_weights(path) if folder else read_weights(path)
+        fit_weights(encoder, tensors, start)
+    if part.slow.name != "all":
+        adapter = part.slow.name != "none"
+        names = add_adapter(encoder, part.slow.name, **part.slow.options) if adapter else []
+        freeze_all_but(encoder, names)
+    return encoder
+
+
+def _encoder_weights(folder: Path) -> dict[str, Tensor]:
+    """Those of the encoder that a run has trained, its adapters merged into them."""
+    from kshot.training.run import load_run  # which makes learners by this module
+
+    body = load_run(folder).learner.body
+    merge_adapters(body)
+    return body.state_dict()
 
 
 def seed_weights(seed: int) -> None:

@@ -46,6 +46,26 @@ def _chosen(value: Any) -> Any:
 Chosen = Annotated[Part, BeforeValidator(_chosen)]
 
 
+class EncoderConfig(Part):
+    """The encoder, where its weights start, and which of them the outer loop moves.
+
+    Attributes:
+        weights: a run folder or a file to start from; `random` in place of pretrained ones.
+        slow: `all`, `none`, or an adapter (see `kshot.nn.adapters`) with its options.
+    """
+
+    weights: str | None = None
+    slow: Chosen = Part(name="all")
+
+
+def _chosen_encoder(value: Any) -> Any:
+    """As `_chosen`; weights at a path hold from any working folder."""
+    chosen = _chosen(value)
+    if isinstance(chosen, dict) and isinstance(w := chosen.get("weights"), str) and w != "random":
+        return {**chosen, "weights": str(Path(w).expanduser().absolute())}
+    return chosen
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -107,7 +127,7 @@ class RunConfig(_Strict):
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0, lt=2**63)
     dataset: Chosen | list[Chosen]
-    encoder: Chosen = Part(name="none")
+    encoder: Annotated[EncoderConfig, BeforeValidator(_chosen_encoder)] = EncoderConfig(name="none")
     learner: Chosen
     train: TrainConfig = TrainConfig()
     validation: ValidationConfig = ValidationConfig()

@@ -249,10 +249,14 @@ def load_run(folder: str | Path) -> Run:
         config = validate(manifest["config"])
         fields = manifest["task_shape"]
         shape = TaskShape(
-            tuple(fields["x_shape"]), fields["way"], fields["length"], tuple(fields["y_shape"])
+            tuple(fields["x_shape"]),
+            fields["way"],
+            fields["length"],
+            tuple(fields["y_shape"]),
+            fields.get("classes", 0),
         )
         with torch.random.fork_rng():
-            learner = make_learner(config, shape)
+            learner = make_learner(config, shape, restored=True)
         weights = load_file(str(path / WEIGHTS))
         _check_fit(path / WEIGHTS, weights, learner.state_dict())
         learner.load_state_dict(weights)

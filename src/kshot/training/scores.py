@@ -18,9 +18,9 @@ from kshot.learners import MetaLearner, TaskShape
 from kshot.learners.inner_loop import InnerLoop
 from kshot.learners.nearest_neighbour import NearestNeighbour
 from kshot.learners.protonet import ProtoNet
-from kshot.nn import build_encoder
-from kshot.training.build import make_learner, seed_weights
-from kshot.training.config import EvaluationConfig, RunConfig
+from kshot.nn.pretrained import is_pretrained
+from kshot.training.build import make_encoder, make_learner, seed_weights
+from kshot.training.config import EncoderConfig, EvaluationConfig, RunConfig
 
 RAW_BASELINE = "1-NN, raw inputs"
 
@@ -105,6 +105,15 @@ def _baselines(config: RunConfig, shape: TaskShape) -> list[tuple[str, MetaLearn
     baselines: list[tuple[str, MetaLearner]] = [(RAW_BASELINE, NearestNeighbour())]
     if config.encoder.name != "none":
         seed_weights(config.seed)
-        encoder = build_encoder(config.encoder.name, shape.x_shape, config.encoder.options)
-        baselines.append(("untrained encoder", ProtoNet(encoder)))
+        baselines.append(
+            (_start(config.encoder), ProtoNet(make_encoder(config.encoder, shape.x_shape)))
+        )
     return baselines
+
+
+def _start(encoder: EncoderConfig) -> str:
+    """What the encoder is before any meta-training."""
+    random = encoder.weights == "random" or (
+        encoder.weights is None and not is_pretrained(encoder.name)
+    )
+    return "untrained encoder" if random else "pretrained encoder"

@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "ANIL": "learners.anil",
+    "Baseline": "learners.baseline",
+    "BaselinePlusPlus": "learners.baseline_plus_plus",
     "CNP": "learners.cnp",
     "MAML": "learners.maml",
     "R2D2": "learners.ridge",
@@ -35,6 +37,7 @@ _WHERE = {
     "load": "datasets",
     "load_run": "training",
     "meta_train": "training",
+    "pretrain": "training",
 }
 _MODULES = {"datasets", "engine", "episodes", "errors", "functional", "learners", "nn", "testing"}
 
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
     from kshot.evaluation import evaluate
     from kshot.learners import MetaLearner
     from kshot.learners.anil import ANIL
+    from kshot.learners.baseline import Baseline
+    from kshot.learners.baseline_plus_plus import BaselinePlusPlus
     from kshot.learners.cnp import CNP
     from kshot.learners.maml import MAML
     from kshot.learners.matching import MatchingNet
@@ -56,7 +61,7 @@ if TYPE_CHECKING:
     from kshot.learners.ridge import R2D2
     from kshot.learners.snail import SNAIL
     from kshot.learners.tim import TIM
-    from kshot.training import load_run, meta_train
+    from kshot.training import load_run, meta_train, pretrain
     from kshot.types import Episode, Examples
 
 

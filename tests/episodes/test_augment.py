@@ -118,3 +118,10 @@ def test_padding_does_not_change_the_changes():
         alone = augment(kshot.draw(digits, uneven, 0, [i]), changes)
         assert torch.allclose(together.support.x[i, together.support.real[i]], alone.support.x[0])
         assert torch.allclose(together.query.x[i, together.query.real[i]], alone.query.x[0])
+
+
+def test_episodes_without_queries_are_augmented():
+    episode = kshot.draw(kshot.load("glyphs")["test"], kshot.EpisodeSpec(5, 1, 0), 0, [0, 1])
+    found = augment(episode, [random_affine()])
+    assert found.query.size == 0
+    assert not torch.equal(found.support.x, episode.support.x)

@@ -96,6 +96,8 @@ LEARNERS: dict[str, Factory] = {
     "snail-regression": regressor(of(kshot.SNAIL, nn.Identity, filters=32)),
     "tim": of(kshot.TIM, body_with_norm, steps=60),
     "cnp": of(kshot.CNP, nn.Identity, hidden=(64, 64, 64), decoder=(64, 64)),
+    "baseline": of(kshot.Baseline, body_with_norm),
+    "baseline++": of(kshot.BaselinePlusPlus, body_with_norm),
     "nearest-neighbour": lambda shape: kshot.NearestNeighbour(),
 }
 

@@ -82,6 +82,40 @@ JsonOut = Annotated[
     typer.Option("--json", help="Also write the record here."),
 ]
 
+TrainSettings = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", help="A changed setting, such as train.steps=100; repeatable."),
+]
+TrainSeed = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of weights and episodes."),
+]
+Out = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--out", help="The new run folder; runs/NAME-NUMBER by default."),
+]
+Start = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--from",
+        help="Start from the encoder of a run, from a weights file, or from a pretrained network "
+        "such as timm:resnet18.",
+    ),
+]
+Resume = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--resume", help="Go on with the run in this folder; no recipe or settings beside it."
+    ),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, max=64, help="Processes that share each meta-batch.")
+]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="A trial of the recipe on glyphs, a few minutes long.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -110,37 +144,52 @@ def train(
             show_default="protonet-glyphs",
         ),
     ] = None,
-    settings: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", help="A changed setting, such as train.steps=100; repeatable."),
-    ] = None,
+    settings: TrainSettings = None,
     device: Device = "auto",
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of weights and episodes.")
-    ] = None,
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="The new run folder; runs/NAME-NUMBER by default."),
-    ] = None,
-    resume: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Go on with the run in this folder; no recipe or settings beside it."),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(min=1, max=64, help="Processes that share each meta-batch.")
-    ] = 1,
+    seed: TrainSeed = None,
+    out: Out = None,
+    start: Start = None,
+    resume: Resume = None,
+    workers: Workers = 1,
     seeds: Annotated[
         int, typer.Option(min=1, max=100, help="Train from so many seeds; report their spread.")
     ] = 1,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A trial of the recipe on glyphs, a few minutes long.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quick: Quick = False,
+    quiet: Quiet = False,
 ) -> None:
     """Meta-train a learner, evaluate it on unseen classes, and write a report."""
     from kshot.cli import train as command
 
-    command.train(recipe, settings or [], device, seed, out, resume, workers, seeds, quick, quiet)
+    command.train(
+        recipe, settings or [], device, seed, out, start, resume, workers, seeds, quick, quiet
+    )
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(
+            help="A recipe of a classifier's (see `kshot recipes`) or a TOML file.",
+            show_default="pretrain-glyphs",
+        ),
+    ] = None,
+    settings: TrainSettings = None,
+    device: Device = "auto",
+    seed: TrainSeed = None,
+    out: Out = None,
+    start: Start = None,
+    resume: Resume = None,
+    workers: Workers = 1,
+    quick: Quick = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train an encoder to classify the base classes: the first stage of transfer."""
+    from kshot.cli import train as command
+
+    command.pretrain(
+        recipe, settings or [], device, seed, out, start, resume, workers, quick, quiet
+    )
 
 
 @app.command()

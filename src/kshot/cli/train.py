@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -24,14 +25,17 @@ from kshot.engine.processes import (
     own_rank,
 )
 from kshot.errors import ConfigError
+from kshot.learners import learner_class
+from kshot.learners.supervised import SupervisedLearner
 from kshot.nn import IMAGE_ENCODERS
+from kshot.nn.pretrained import PRETRAINED, is_pretrained
 from kshot.training.build import pick_device
-from kshot.training.config import EvaluationConfig, RunConfig, read_recipe, recipe_names
+from kshot.training.config import EvaluationConfig, RunConfig, read_recipe, recipe_names, validate
 from kshot.training.job import Outcome, run
 from kshot.training.run import read_config
 from kshot.training.seeds import PLAN, read_plan, run_seeds
 
-DEFAULT_RECIPE = "protonet-glyphs"
+DEFAULT_RECIPE, DEFAULT_PRETRAINING = "protonet-glyphs", "pretrain-glyphs"
 
 
 def train(
@@ -40,6 +44,7 @@ def train(
     device: str,
     seed: int | None,
     out: Path | None,
+    start: str | None,
     resume: Path | None,
     workers: int,
     seeds: int,
@@ -50,9 +55,9 @@ def train(
     rank = own_rank()
     console = Console(highlight=False, quiet=rank > 0)
     if resume is not None:
-        if recipe or settings or out or seed is not None or seeds > 1 or quick:
+        if recipe or settings or out or start or seed is not None or seeds > 1 or quick:
             raise ConfigError(
-                "--resume goes on with a run as it was begun: leave recipe, --set, --seed, "
+                "--resume goes on with a run as it was begun: leave recipe, --set, --from, --seed, "
                 "--seeds, --quick and --out away."
             )
         config, seeds = read_plan(resume) or (read_config(resume), 1)
@@ -61,6 +66,8 @@ def train(
         what = recipe or DEFAULT_RECIPE
         changed = [*settings, *([f"seed={seed}"] if seed is not None else [])]
         config = read_recipe(what, changed, quick=quick)
+        if start is not None:
+            config = _started_from(config, start)
         folder = out or _next_folder(config.name)
     where = pick_device(device)
 
@@ -104,6 +111,49 @@ def train(
         console.print(result_table(outcome.results))
     if outcome.results or outcome.history.steps:
         _next_steps(console, folder, config, outcome)
+
+
+def pretrain(
+    recipe: str | None,
+    settings: Sequence[str],
+    device: str,
+    seed: int | None,
+    out: Path | None,
+    start: str | None,
+    resume: Path | None,
+    workers: int,
+    quick: bool,
+    quiet: bool,
+) -> None:
+    """As `train`, for the recipes of learners that are trained by classification."""
+    if resume is None:
+        recipe = recipe or DEFAULT_PRETRAINING
+        learner = read_recipe(recipe, settings).learner.name
+        if not issubclass(learner_class(learner), SupervisedLearner):
+            raise ConfigError(
+                f"{recipe} trains {learner}, which is not trained by classification: pretrain by "
+                f"a recipe of baseline or baseline++, such as {DEFAULT_PRETRAINING}; then "
+                f"`kshot train {recipe} --from RUN`."
+            )
+    train(recipe, settings, device, seed, out, start, resume, workers, 1, quick, quiet)
+
+
+def _started_from(config: RunConfig, start: str) -> RunConfig:
+    """The recipe with the encoder of a run, of a file, or of a pretrained network by name."""
+    encoder: dict[str, Any] = config.encoder.model_dump(mode="json")
+    if is_pretrained(start):
+        encoder = {"name": start}
+    elif Path(start).is_dir():
+        encoder = {**read_config(Path(start)).encoder.model_dump(mode="json"), "weights": start}
+    elif Path(start).is_file():
+        encoder["weights"] = start
+    else:
+        raise ConfigError(
+            f"--from {start}: there is no run folder or file of that name, and no pretrained "
+            f"network; of those there are {', '.join(PRETRAINED)}."
+        )
+    encoder["slow"] = config.encoder.slow.model_dump(mode="json")
+    return validate({**config.model_dump(mode="json"), "encoder": encoder})
 
 
 def _begun(folder: Path) -> bool:

@@ -73,6 +73,51 @@ class SGD:
         return inner_update(fast, grads, self.lr), None
 
 
+class Momentum:
+    """SGD with momentum and weight decay, as PyTorch's: `v <- m v + (1 - d) (gradient + c w)`.
+
+    Args:
+        lr: the learning rate.
+        momentum: m.
+        dampening: d; the first velocity is the whole gradient.
+        weight_decay: c.
+
+    Raises:
+        ConfigError: for a learning rate that is not positive, or factors outside of 0 to 1.
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.lr = positive("inner_lr", lr)
+        for name, value in (("momentum", momentum), ("dampening", dampening)):
+            if not 0 <= value < 1:
+                raise ConfigError(f"{name}={value} must be from 0 to below 1.")
+        if not 0 <= weight_decay < math.inf:
+            raise ConfigError(f"weight_decay={weight_decay} must be 0 or more, and finite.")
+        self.momentum, self.dampening, self.weight_decay = momentum, dampening, weight_decay
+
+    def init(self, fast: Weights) -> Weights:
+        """The velocities."""
+        return {name: torch.zeros_like(w) for name, w in fast.items()}
+
+    def step(
+        self, k: int, fast: Weights, grads: Weights, loss: Tensor, state: Weights
+    ) -> tuple[Weights, Weights]:
+        """One step along the velocity."""
+        share = 1 - self.dampening if k else 1.0
+        velocity = {
+            n: self.momentum * state[n] + share * (grads[n] + self.weight_decay * w)
+            for n, w in fast.items()
+        }
+        return inner_update(fast, velocity, self.lr), velocity
+
+
 class Adam:
     """Adam (Kingma and Ba 2015) with moments that start at zero for each task.
 

@@ -57,6 +57,8 @@ def _augment(
             "augmentation takes images (channels, height, width), which these examples are not: "
             "leave it out, in a recipe train.augment."
         )
+    if examples.size == 0:  # nothing is asked where learners need no query
+        return examples
     rows = examples.x.flatten(0, 1)
     for number, change in enumerate(augmentations):
         raw = [

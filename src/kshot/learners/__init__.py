@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 # What a recipe does not set, because the tasks or the encoder decide it.
-_DECIDED_BY_TASKS = {"features", "way", "length", "y_shape"}
+_DECIDED_BY_TASKS = {"features", "way", "length", "y_shape", "classes"}
 
 
 def learner_names() -> list[str]:

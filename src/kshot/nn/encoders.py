@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kshot.errors import ConfigError, EpisodeError, unknown
 from kshot.nn.norm import BatchNorm
+from kshot.nn.pretrained import PRETRAINED
 from kshot.options import check_options
 
 IMAGE_ENCODERS = ("conv4", "resnet12")
@@ -248,7 +249,7 @@ def build_encoder(name: str, x_shape: Sequence[int], options: dict[str, Any]) ->
         "none": (nn.Identity, []),
     }
     if name not in kinds:
-        raise unknown("encoder", name, kinds)
+        raise unknown("encoder", name, [*kinds, *PRETRAINED])
     kind, sizes = kinds[name]
     check_options(f"encoder {name}", kind, options)
     if name in IMAGE_ENCODERS and len(x_shape) != 3:

@@ -148,8 +148,9 @@ def pretrained_encoder(
     elif colon and source in _SOURCES:
         parts = _SOURCES[source](model, weights, size)
     else:
-        known = [*(f"{s}:NAME" for s in _SOURCES), *_PACKAGED]
-        raise ConfigError(f"no pretrained encoder is called {name!r}; known: {', '.join(known)}.")
+        raise ConfigError(
+            f"no pretrained encoder is called {name!r}; known: {', '.join(PRETRAINED)}."
+        )
     if weights not in (None, "random"):
         fit_weights(parts.net, read_weights(Path(str(weights))), str(weights))
     return Pretrained(*parts)
@@ -343,6 +344,9 @@ _SOURCES: dict[str, Callable[[str, str | None, int | None], _Parts]] = {
     "hf": _hf,
 }
 _PACKAGED: dict[str, Build] = {"efficientnet_lite0": _efficientnet_lite0, "minilm": _minilm}
+
+PRETRAINED = (*(f"{source}:NAME" for source in _SOURCES), *_PACKAGED)
+"""What an encoder may be called."""
 
 
 def _package(module: str, package: str | None = None) -> Any:

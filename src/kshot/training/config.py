@@ -97,6 +97,8 @@ class TrainConfig(EpisodesConfig):
     meta_batch: int = Field(1, ge=1)
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
     optimizer: Literal["adam", "sgd"] = "adam"
+    momentum: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
     schedule: str = "constant"
     clip: float | None = Field(None, gt=0, allow_inf_nan=False)
     augment: list[Literal["affine", "crop", "flip", "jitter"]] = []

@@ -22,12 +22,24 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def make_optimizer(
-    optimizer: Optimizer, parameters: list[nn.Parameter], lr: float
+    optimizer: Optimizer,
+    parameters: list[nn.Parameter],
+    lr: float,
+    *,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
 ) -> torch.optim.Optimizer:
     """The torch optimizer.
 
+    Args:
+        optimizer: a name, or what makes it; the other arguments are for those with a name.
+        parameters: that it moves.
+        lr: the learning rate.
+        momentum: of SGD.
+        weight_decay: added to the gradients, times the weights.
+
     Raises:
-        ConfigError: for an unknown name or a rate that is not positive.
+        ConfigError: for an unknown name or an impossible value.
     """
     if callable(optimizer):
         return optimizer(parameters)
@@ -35,7 +47,14 @@ def make_optimizer(
         raise unknown("optimizer", optimizer, _OPTIMIZERS)
     if not 0 < lr < math.inf:
         raise ConfigError(f"lr={lr} must be greater than 0 and finite.")
-    return _OPTIMIZERS[optimizer](parameters, lr=lr)
+    if not (0 <= momentum < 1 and 0 <= weight_decay < math.inf):
+        raise ConfigError(
+            f"momentum={momentum} must be from 0 to below 1, weight_decay={weight_decay} 0 or more."
+        )
+    if momentum and optimizer != "sgd":
+        raise ConfigError(f"momentum={momentum} is SGD's: leave it out, or set optimizer=sgd.")
+    options = {"momentum": momentum} if momentum else {}
+    return _OPTIMIZERS[optimizer](parameters, lr=lr, weight_decay=weight_decay, **options)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, schedule: str, steps: int) -> LambdaLR:

@@ -38,6 +38,8 @@ def meta_train(
     meta_batch: int = 1,
     lr: float = 1e-3,
     optimizer: Optimizer = "adam",
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
     schedule: str = "constant",
     clip: float | None = None,
     validation: FrozenEpisodes | None = None,
@@ -70,6 +72,8 @@ def meta_train(
         meta_batch: tasks per outer step.
         lr: the outer learning rate.
         optimizer: `adam`, `sgd`, or anything that makes a torch optimizer of the parameters.
+        momentum: of `sgd`.
+        weight_decay: of `adam` and `sgd`: added to the gradients, times the weights.
         schedule: `constant`, `linear`, `cosine` or `halve:N`.
         clip: greatest norm of the meta-gradient.
         validation: frozen episodes; by default 200 of the split `val`, shaped as in training.
@@ -114,7 +118,7 @@ def meta_train(
         raise ConfigError(f"{type(learner).__name__} has nothing to train: give it an encoder.")
     if not learner.training:
         learner.train()
-    outer = make_optimizer(optimizer, parameters, lr)
+    outer = make_optimizer(optimizer, parameters, lr, momentum=momentum, weight_decay=weight_decay)
     decided = {
         **settings.of_episodes(source, spec, seed),
         "meta_batch": str(meta_batch),

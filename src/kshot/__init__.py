@@ -24,14 +24,18 @@ _WHERE = {
     "Episode": "types",
     "EpisodeSpec": "episodes",
     "Examples": "types",
+    "FineTuning": "learners.fine_tuning",
     "FrozenEpisodes": "episodes",
     "MatchingNet": "learners.matching",
+    "MetaBaseline": "learners.meta_baseline",
     "MetaLSTM": "learners.meta_lstm",
     "MetaLearner": "learners",
     "Mixture": "datasets",
     "NearestNeighbour": "learners.nearest_neighbour",
     "ProtoNet": "learners.protonet",
     "Reptile": "learners.reptile",
+    "SimpleShot": "learners.simpleshot",
+    "TipAdapter": "learners.tip_adapter",
     "draw": "episodes",
     "evaluate": "evaluation",
     "load": "datasets",
@@ -52,15 +56,19 @@ if TYPE_CHECKING:
     from kshot.learners.baseline import Baseline
     from kshot.learners.baseline_plus_plus import BaselinePlusPlus
     from kshot.learners.cnp import CNP
+    from kshot.learners.fine_tuning import FineTuning
     from kshot.learners.maml import MAML
     from kshot.learners.matching import MatchingNet
+    from kshot.learners.meta_baseline import MetaBaseline
     from kshot.learners.meta_lstm import MetaLSTM
     from kshot.learners.nearest_neighbour import NearestNeighbour
     from kshot.learners.protonet import ProtoNet
     from kshot.learners.reptile import Reptile
     from kshot.learners.ridge import R2D2
+    from kshot.learners.simpleshot import SimpleShot
     from kshot.learners.snail import SNAIL
     from kshot.learners.tim import TIM
+    from kshot.learners.tip_adapter import TipAdapter
     from kshot.training import load_run, meta_train, pretrain
     from kshot.types import Episode, Examples
 

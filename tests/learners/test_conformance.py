@@ -98,6 +98,12 @@ LEARNERS: dict[str, Factory] = {
     "cnp": of(kshot.CNP, nn.Identity, hidden=(64, 64, 64), decoder=(64, 64)),
     "baseline": of(kshot.Baseline, body_with_norm),
     "baseline++": of(kshot.BaselinePlusPlus, body_with_norm),
+    "meta-baseline": of(kshot.MetaBaseline, body_with_norm),
+    "simpleshot": of(kshot.SimpleShot, body_with_norm),
+    "tip-adapter": of(kshot.TipAdapter, body),
+    "tip-adapter-f": of(kshot.TipAdapter, body, inner_steps=3),
+    "fine-tuning": of(kshot.FineTuning, body_with_norm, inner_lr=0.1),
+    "fine-tuning-last": of(kshot.FineTuning, body, fast="last", inner_lr=0.1, inner_batch=5),
     "nearest-neighbour": lambda shape: kshot.NearestNeighbour(),
 }
 

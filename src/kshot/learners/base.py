@@ -124,6 +124,8 @@ class MetaLearner(nn.Module):
         symmetric: permuting a task's classes permutes the logits and changes nothing else.
         order_free: the order of the support does not matter.
         needs_query: meta-training asks the adapted learner something.
+        trains: there is something to meta-train.
+        observes: `observe` is to be called before the first task.
     """
 
     family: ClassVar[str] = ""
@@ -132,6 +134,8 @@ class MetaLearner(nn.Module):
     symmetric: ClassVar[bool] = True
     order_free: bool = True
     needs_query: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
+    observes: ClassVar[bool] = False
 
     def __init__(
         self, encoder: nn.Module, head: Head, *, normalization: Normalization = "joint"
@@ -153,6 +157,9 @@ class MetaLearner(nn.Module):
     def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:
         """The learner for tasks of this shape, as recipes build it."""
         return cls(encoder, **options)
+
+    def observe(self, base: Tensor) -> None:
+        """See the embeddings `(examples, features)` of all that there is to train on."""
 
     @property
     def title(self) -> str:

@@ -87,13 +87,14 @@ class EpisodesConfig(_Strict):
 class TrainConfig(EpisodesConfig):
     """The arguments of `meta_train`.
 
-    With `split = "train+val"` there is nothing left to validate on, and the last weights are kept:
+    With `steps = 0` nothing is trained: for learners that take an encoder as it is. With
+    `split = "train+val"` there is nothing left to validate on, and the last weights are kept:
     for a final run whose settings another run has chosen.
     """
 
     split: Literal["train", "train+val"] = "train"
     query: int = Field(15, ge=0)
-    steps: int = Field(1000, ge=1)
+    steps: int = Field(1000, ge=0)
     meta_batch: int = Field(1, ge=1)
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
     optimizer: Literal["adam", "sgd"] = "adam"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from kshot.datasets import Dataset, load
+from kshot.datasets import Dataset, Mixture, Split, load
 from kshot.datasets.sources import Source
 from kshot.engine.processes import ALONE, Processes
 from kshot.episodes import (
@@ -26,6 +26,7 @@ from kshot.episodes.augment import Augmentation
 from kshot.errors import ConfigError
 from kshot.evaluation import Result, predictions
 from kshot.evaluation.protocol import seen_classes
+from kshot.evaluation.scoring import embed_split, evaluating
 from kshot.interrupt import interrupted_by_sigterm
 from kshot.learners import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
@@ -103,11 +104,13 @@ def run(
     check_episodes(config, data, targets)
     shape = task_shape(config, data)
     learner = make_learner(config, shape).to(device)
+    _check_steps(config, learner)
     validation = _validation(config, data)
     if rank > 0:
         with processes(folder) as group:
             history = _train(config, data, learner, validation, RunFolder(folder), group)
-            if history.steps and history.stopped != "interrupted":
+            begun = history.steps or not config.train.steps
+            if begun and history.stopped != "interrupted":
                 evaluate_all(config, shape, learner, targets, history.best_step, False, group)
         return Outcome(folder, history, [])
     _rehearse(config, data, learner, validation, targets)
@@ -121,16 +124,17 @@ def run(
         ready()
         with processes(folder) as group:
             history = _train(config, data, learner, validation, out, group, progress)
-            if history.steps == 0:
+            if history.steps == 0 < config.train.steps:
                 rest = "" if out.started else "; nothing was written"
                 tell(f"stopped before the first step{rest}")
                 return Outcome(folder, history, [])
             out.save(learner, history.best_step)
             reason = f" ({history.stopped})" if history.stopped else ""
-            tell(
-                f"{history.steps} steps in {history.seconds:.0f} s{reason}; "
-                f"kept the weights of step {history.best_step}"
-            )
+            if history.steps:
+                tell(
+                    f"{history.steps} steps in {history.seconds:.0f} s{reason}; "
+                    f"kept the weights of step {history.best_step}"
+                )
             if history.stopped == "interrupted":
                 return Outcome(folder, history, [])
             results = evaluate_all(
@@ -141,6 +145,22 @@ def run(
         run_report(folder, config, learner, data, history, results)
         out.finish(results)
         return Outcome(folder, history, results)
+
+
+def _check_steps(config: RunConfig, learner: MetaLearner) -> None:
+    steps, name = config.train.steps, type(learner).__name__
+    movable = any(p.requires_grad for p in learner.parameters())
+    if steps and not (learner.trains and movable):
+        why = "takes its encoder as it is" if not learner.trains else "has only frozen weights here"
+        raise ConfigError(
+            f"{name} {why}: there is nothing to train in {steps} steps. Set train.steps=0 to "
+            "evaluate it" + (", or encoder.slow to what shall move." if learner.trains else ".")
+        )
+    if not steps and learner.trains and movable:
+        raise ConfigError(
+            f"train.steps=0 would leave {name} untrained: give it steps, or set encoder.slow=none "
+            "to take a pretrained encoder as it is."
+        )
 
 
 def _validation(config: RunConfig, data: Dataset) -> FrozenEpisodes | None:
@@ -203,6 +223,14 @@ def _train(
     processes: Processes,
     progress: bool = False,
 ) -> History:
+    if learner.observes:
+        source = source_of(data, config.train.split)
+        parts = source.sources if isinstance(source, (Split, Mixture)) else ()
+        with evaluating(learner), torch.no_grad():
+            learner.observe(torch.cat([embed_split(learner, part) for part in parts]))
+    if config.train.steps == 0:
+        learner.eval()
+        return History()
     first = processes.rank == 0
     with _tensorboard(out) if first else nullcontext(lambda row: None) as log:
 

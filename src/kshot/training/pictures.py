@@ -35,6 +35,8 @@ VALIDATED = (
     "dotted line marks the weights that were kept."
 )
 
+UNVALIDATED = "Smoothed training loss. Nothing was validated; the last weights were kept."
+
 
 def run_report(
     folder: Path,
@@ -46,15 +48,11 @@ def run_report(
 ) -> None:
     """Write `report.html`: the table, the curve, episodes with predictions, the embedding."""
     learner = copy.deepcopy(learner).cpu().eval()
-    pictures = [
-        Picture(
-            "Meta-training",
-            VALIDATED
-            if any(row.validation is not None for row in history.rows)
-            else "Smoothed training loss. Nothing was validated; the last weights were kept.",
-            _curve(history),
-        )
-    ]
+    pictures = []
+    if history.rows:
+        validated = any(row.validation is not None for row in history.rows)
+        said = VALIDATED if validated else UNVALIDATED
+        pictures.append(Picture("Meta-training", said, _curve(history)))
     test = data.splits.get("test")
     if isinstance(test, Split) and len(feature_shape(test.x)) == 3:
         pictures += _episode_pictures(learner, test, config)
@@ -69,10 +67,12 @@ def run_report(
     kind = "transductive" if learner.transductive else "inductive"
     trained_on = data[config.train.split]
     where = with_options(trained_on.name, getattr(trained_on, "options", {}))
-    subtitle = (
-        f"{learner.title} ({kind}) meta-trained on {where} for {history.steps} steps "
-        f"in {history.seconds:.0f} s, seed {config.seed}"
+    how = (
+        f"meta-trained on {where} for {history.steps} steps in {history.seconds:.0f} s"
+        if history.rows
+        else "without meta-training"
     )
+    subtitle = f"{learner.title} ({kind}), {how}, seed {config.seed}"
     write_report(
         folder / "report.html",
         f"{config.name}: {folder.absolute().name}",

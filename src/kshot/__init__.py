@@ -16,6 +16,7 @@ _WHERE = {
     "BaselinePlusPlus": "learners.baseline_plus_plus",
     "CNP": "learners.cnp",
     "MAML": "learners.maml",
+    "MTL": "learners.mtl",
     "R2D2": "learners.ridge",
     "SNAIL": "learners.snail",
     "TIM": "learners.tim",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from kshot.learners.matching import MatchingNet
     from kshot.learners.meta_baseline import MetaBaseline
     from kshot.learners.meta_lstm import MetaLSTM
+    from kshot.learners.mtl import MTL
     from kshot.learners.nearest_neighbour import NearestNeighbour
     from kshot.learners.protonet import ProtoNet
     from kshot.learners.reptile import Reptile

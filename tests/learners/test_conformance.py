@@ -98,6 +98,8 @@ LEARNERS: dict[str, Factory] = {
     "cnp": of(kshot.CNP, nn.Identity, hidden=(64, 64, 64), decoder=(64, 64)),
     "baseline": of(kshot.Baseline, body_with_norm),
     "baseline++": of(kshot.BaselinePlusPlus, body_with_norm),
+    "mtl": of(kshot.MTL, body, inner_lr=0.4, inner_steps=3),
+    "mtl-norm": of(kshot.MTL, body_with_norm, inner_lr=0.4, inner_steps=3, first_order=True),
     "meta-baseline": of(kshot.MetaBaseline, body_with_norm),
     "simpleshot": of(kshot.SimpleShot, body_with_norm),
     "tip-adapter": of(kshot.TipAdapter, body),

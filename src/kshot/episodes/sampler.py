@@ -47,7 +47,14 @@ def episode_key(source: Source, spec: EpisodeSpec, seed: int) -> int:
     return philox.key_of(SAMPLER_VERSION, source.fingerprint, spec.as_dict(), seed)
 
 
-def draw(source: Source, spec: EpisodeSpec, seed: int, index: Sequence[int]) -> Episode:
+def draw(
+    source: Source,
+    spec: EpisodeSpec,
+    seed: int,
+    index: Sequence[int],
+    *,
+    prefer: Sequence[int] = (),
+) -> Episode:
     """The episodes at `index`, as one meta-batch.
 
     Args:
@@ -55,6 +62,8 @@ def draw(source: Source, spec: EpisodeSpec, seed: int, index: Sequence[int]) -> 
         spec: way, shot and query.
         seed: chooses the sequence of episodes.
         index: the episodes' counters, any non-negative integers, in any order.
+        prefer: numbers of classes (see `Episode.classes`) that come before all others, as far as
+            an episode may have them: for a training that chooses its tasks.
 
     Returns:
         The meta-batch. Uneven tasks are padded at the end and masked.
@@ -66,7 +75,7 @@ def draw(source: Source, spec: EpisodeSpec, seed: int, index: Sequence[int]) -> 
     if not isinstance(source, (Split, Mixture)):
         key = episode_key(source, spec, seed)
         return source.draw(key, index, bounds(spec.shot)[0], spec.query)
-    splits, tasks = _draw_tasks(source, spec, seed, index)
+    splits, tasks = _draw_tasks(source, spec, seed, index, prefer)
     way = max(len(task.classes) for task in tasks)
     device = first_tensor(splits[0].x).device
     first = _first_numbers(source)
@@ -120,12 +129,20 @@ def _check(source: Source, spec: EpisodeSpec, index: Sequence[int]) -> None:
 
 
 def _draw_tasks(
-    source: Split | Mixture, spec: EpisodeSpec, seed: int, index: Sequence[int]
+    source: Split | Mixture,
+    spec: EpisodeSpec,
+    seed: int,
+    index: Sequence[int],
+    prefer: Sequence[int] = (),
 ) -> tuple[list[Split], list[_Draw]]:
     """The tasks, and the split that each comes from."""
     key = episode_key(source, spec, seed)
     splits = [_own_split(source, key, i) for i in index]
-    return splits, [_draw_task(split, spec, key, i) for split, i in zip(splits, index, strict=True)]
+    first = _first_numbers(source)
+    return splits, [
+        _draw_task(split, spec, key, i, np.asarray(prefer, dtype=np.int64) - first[split])
+        for split, i in zip(splits, index, strict=True)
+    ]
 
 
 def _own_split(source: Split | Mixture, key: int, i: int) -> Split:
@@ -134,12 +151,13 @@ def _own_split(source: Split | Mixture, key: int, i: int) -> Split:
     return source.sources[int(number)]
 
 
-def _draw_task(split: Split, spec: EpisodeSpec, key: int, i: int) -> _Draw:
+def _draw_task(split: Split, spec: EpisodeSpec, key: int, i: int, prefer: Index) -> _Draw:
     # One stream for each kind of choice, so that a change of one leaves the others alone.
     pool = _pool(split, spec, key, i)
     low, high = bounds(spec.way)
     way = int(philox.integers(philox.words(key, i, 1, 0), low, min(high, len(pool)))[0])
-    classes = pool[philox.permutation(philox.words(key, i, len(pool), 2))[:way]]
+    order = pool[philox.permutation(philox.words(key, i, len(pool), 2))]
+    classes = order[np.argsort(~np.isin(order, prefer), kind="stable")[:way]]
     sizes = split.counts[classes]
     shots, queries = _shots(sizes, spec, key, i)
     widest = int(sizes.max())

@@ -246,12 +246,21 @@ class MetaLearner(nn.Module):
             EpisodeError: if the tasks are of a kind that the learner is not for, or a query is of
                 a class that its support lacks.
         """
+        output, query = self.answer(episode)
+        return self.head.loss(output, query)
+
+    def answer(self, episode: Episode) -> tuple[Output, Examples]:
+        """What `loss` judges: the outputs for the queries, and these, embedded.
+
+        Raises:
+            EpisodeError: as `loss`.
+        """
         self.check(episode.support)
         _check_answerable(episode)
         support, query = self.embed_episode(episode)
         hidden = unlabelled(query.x, query.mask) if self.head.transductive else None
         state = self.head.fit(support, query=hidden, key=episode.key)
-        return self.head.loss(self.head.predict(state, query.x, query.mask), query)
+        return self.head.predict(state, query.x, query.mask), query
 
     def embed_episode(self, episode: Episode) -> tuple[Examples, Examples]:
         """Support and query embedded for meta-training, in one forward where they share it."""

@@ -59,15 +59,23 @@ def fast_parameters(net: nn.Module, fast: Fast) -> Callable[[str], bool]:
     Raises:
         ConfigError: for an unknown adapter or option, or a network that cannot have it.
     """
-    name, options = fast if isinstance(fast, str) else fast.get("name", ""), {}
-    if not isinstance(fast, str):
-        options = {key: value for key, value in fast.items() if key != "name"}
-    if name == "all":
+    if fast == "all":
         return lambda parameter: True
-    moving = set(add_adapter(net, name, **options))
-    if name != "last":  # the last layer is no pretrained one: it moves as a whole
-        moving |= set(add_adapter(net, "last"))
+    # The last layer is no pretrained one: it moves as a whole.
+    moving = {*adapter_names(net, fast), *add_adapter(net, "last")}
     return moving.__contains__
+
+
+def adapter_names(net: nn.Module, adapter: Fast) -> list[str]:
+    """Add an adapter by its name, or by a table of its name and options; what it moves.
+
+    Raises:
+        ConfigError: as `fast_parameters`.
+    """
+    if isinstance(adapter, str):
+        return add_adapter(net, adapter)
+    options = {key: value for key, value in adapter.items() if key != "name"}
+    return add_adapter(net, adapter.get("name", ""), **options)
 
 
 class FastWeights(NamedTuple):

@@ -102,6 +102,7 @@ class TrainConfig(EpisodesConfig):
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
     schedule: str = "constant"
     clip: float | None = Field(None, gt=0, allow_inf_nan=False)
+    hard_tasks: bool = False
     augment: list[Literal["affine", "crop", "flip", "jitter"]] = []
 
 

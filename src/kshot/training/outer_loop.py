@@ -15,6 +15,7 @@ from kshot.episodes import FrozenEpisodes
 from kshot.errors import DivergedError, WorkerError
 from kshot.interrupt import GaveUpWaitingError, Stop
 from kshot.learners.base import MetaLearner
+from kshot.training.hard_tasks import HardTasks
 from kshot.training.keeper import Keeper
 from kshot.training.outer_step import outer_step
 from kshot.training.state import History, Row, TrainingState
@@ -37,6 +38,7 @@ class OuterLoop:
     keeper: Keeper
     parameters: list[nn.Parameter]
     draw: Callable[[Sequence[int]], Episode]
+    hard: HardTasks | None
     steps: int
     meta_batch: int
     clip: float | None
@@ -106,11 +108,15 @@ class OuterLoop:
                 weight=len(index) / self.meta_batch,
                 processes=self.processes,
                 stop=self.stop,
+                hard=self.hard,
             )
         except (WorkerError, GaveUpWaitingError):  # all is as it was before the step
             self.keeper.save(now=True)
             raise
         state.scheduler.step()
+        if self.hard is not None:
+            self.hard.settle()
+            state.pool = self.hard.pool
         weight = SMOOTHING if step else 0.0
         state.smooth = weight * state.smooth + (1 - weight) * loss
         self.history.steps, self.history.seconds = step + 1, time.perf_counter() - self.started

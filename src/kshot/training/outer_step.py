@@ -13,6 +13,7 @@ from kshot.errors import DivergedError
 from kshot.interrupt import Stop
 from kshot.learners.base import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
+from kshot.training.hard_tasks import HardTasks
 from kshot.types import Episode
 
 
@@ -27,6 +28,7 @@ def outer_step(
     weight: float,
     processes: Processes,
     stop: Stop,
+    hard: HardTasks | None = None,
 ) -> tuple[float, bool]:
     """Differentiate the loss of this process's tasks, join the gradients, step.
 
@@ -40,6 +42,7 @@ def outer_step(
         weight: this process's share of the meta-batch's tasks.
         processes: who shares the meta-batch.
         stop: the user's wish to stop, as this process knows it.
+        hard: counts what is answered worst, if anything does.
 
     Returns:
         The meta-batch's loss, and whether any process was asked to stop.
@@ -55,8 +58,9 @@ def outer_step(
     # The forward moves running statistics; a step that fails must not leave its own.
     buffers = {name: buffer.clone() for name, buffer in learner.named_buffers()}
     try:
-        loss = _backward(learner, episode, weight)
-        loss, asked = _join(learner, parameters, loss, weight, processes, stop)
+        loss = _backward(learner, episode, weight, hard)
+        counts = [hard.failures] if hard else []
+        loss, asked = _join(learner, parameters, loss, weight, processes, stop, counts)
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             what = "loss" if not torch.isfinite(loss) else "gradient of the loss"
@@ -72,9 +76,16 @@ def outer_step(
     return float(loss), asked
 
 
-def _backward(learner: MetaLearner, episode: Episode, weight: float) -> Tensor:
+def _backward(
+    learner: MetaLearner, episode: Episode, weight: float, hard: HardTasks | None
+) -> Tensor:
     try:
-        loss = learner.loss(episode) * weight
+        if hard is None:
+            loss = learner.loss(episode) * weight
+        else:
+            output, query = learner.answer(episode)
+            hard.watch(output, query, episode.classes)
+            loss = learner.head.loss(output, query) * weight
         loss.backward()
     except RuntimeError as error:
         head = learner.head
@@ -93,8 +104,9 @@ def _join(
     weight: float,
     processes: Processes,
     stop: Stop,
+    counts: Sequence[Tensor],
 ) -> tuple[Tensor, bool]:
-    """Sum gradients, loss and the wish to stop; average the running statistics."""
+    """Sum gradients, loss, counts and the wish to stop; average the running statistics."""
     if processes.size == 1:
         return loss, stop.asked
     used = torch.tensor([float(p.grad is not None) for p in parameters])
@@ -106,7 +118,7 @@ def _join(
     means = [b.cpu().double() * weight for b in statistics]
     asked = torch.tensor(float(stop.asked))
     gradients = [p.grad for p in parameters if p.grad is not None]
-    processes.sum([*gradients, *means, loss, used, asked], stop.while_waiting)
+    processes.sum([*gradients, *means, *counts, loss, used, asked], stop.while_waiting)
     for parameter, count in zip(parameters, used.tolist(), strict=True):
         if count == 0:  # zeros would let weight decay and momentum move it
             parameter.grad = None

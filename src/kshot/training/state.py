@@ -92,6 +92,7 @@ class TrainingState:
         history: so far.
         smooth: the smoothed loss.
         rate: the learning rate of the last step.
+        pool: classes that wait for a meta-batch of hard tasks.
     """
 
     learner: nn.Module
@@ -101,6 +102,7 @@ class TrainingState:
     history: History
     smooth: float = 0.0
     rate: float = 0.0
+    pool: list[int] = field(default_factory=list)
 
     def save(self, path: Path, settings: Mapping[str, str]) -> None:
         """Write everything into one safetensors file, atomically.
@@ -124,6 +126,7 @@ class TrainingState:
             "history": asdict(self.history),
             "smooth": self.smooth,
             "rate": self.rate,
+            "pool": self.pool,
             "best": [self.best.step, self.best.score],
         }
         tensors = moments | {f"learner/{k}": v for k, v in self.learner.state_dict().items()}
@@ -154,6 +157,7 @@ class TrainingState:
             self.history = History(rows, **words["history"])
             self.history.stopped = None
             self.smooth, self.rate = words["smooth"], words["rate"]
+            self.pool = words.get("pool", [])
             self.best.step, self.best.score = words["best"]
         except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             what = " ".join(str(error).split())[:200]

@@ -19,11 +19,13 @@ from kshot.interrupt import stop_on_signals
 from kshot.learners.base import MetaLearner
 from kshot.training import settings
 from kshot.training.bar import training_bar
+from kshot.training.hard_tasks import HardTasks
 from kshot.training.keeper import Keeper
 from kshot.training.optim import Optimizer, make_optimizer, make_schedule
 from kshot.training.outer_loop import OuterLoop
 from kshot.training.state import Best, History, Row, TrainingState
 from kshot.training.validation import default_validation
+from kshot.types import Episode
 
 
 def meta_train(
@@ -45,6 +47,7 @@ def meta_train(
     validation: FrozenEpisodes | None = None,
     validate_every: int = 100,
     patience: int | None = None,
+    hard_tasks: bool = False,
     augmentations: Sequence[Augmentation] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -79,6 +82,7 @@ def meta_train(
         validation: frozen episodes; by default 200 of the split `val`, shaped as in training.
         validate_every: outer steps between validations.
         patience: validations without a new best after which the run ends.
+        hard_tasks: after ordinary tasks, a meta-batch of the classes that were answered worst.
         augmentations: applied to the training images, keyed by episode.
         seed: of the training episodes.
         device: where to train; the learner's own device by default.
@@ -130,6 +134,7 @@ def meta_train(
         "validation": "none" if validation is None else validation.hash,
         "validate_every": str(validate_every),
         "patience": str(patience),
+        "hard_tasks": str(hard_tasks),
         **settings.of_learner(learner),
     }
     scheduler = make_schedule(outer, schedule, steps)
@@ -137,6 +142,14 @@ def meta_train(
     path = None if checkpoint is None else Path(checkpoint)
     keeper = Keeper(path, state, decided, writes=processes.rank == 0)
     keeper.load()
+    hard = HardTasks(source, spec, seed, learner) if hard_tasks else None
+    if hard is not None:
+        hard.pool = state.pool
+
+    def next_tasks(index: Sequence[int]) -> Episode:
+        episode = draw(source, spec, seed, index) if hard is None else hard.draw(index)
+        return augment(episode, augmentations, seed)
+
     gpus = [p.device for p in parameters[:1] if p.is_cuda]
     with (
         torch.random.fork_rng(gpus),
@@ -148,7 +161,8 @@ def meta_train(
             state=state,
             keeper=keeper,
             parameters=parameters,
-            draw=lambda index: augment(draw(source, spec, seed, index), augmentations, seed),
+            draw=next_tasks,
+            hard=hard,
             steps=steps,
             meta_batch=meta_batch,
             clip=clip,

@@ -33,6 +33,7 @@ _WHERE = {
     "MetaLearner": "learners",
     "Mixture": "datasets",
     "NearestNeighbour": "learners.nearest_neighbour",
+    "PMF": "learners.pmf",
     "ProtoNet": "learners.protonet",
     "Reptile": "learners.reptile",
     "SimpleShot": "learners.simpleshot",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from kshot.learners.meta_lstm import MetaLSTM
     from kshot.learners.mtl import MTL
     from kshot.learners.nearest_neighbour import NearestNeighbour
+    from kshot.learners.pmf import PMF
     from kshot.learners.protonet import ProtoNet
     from kshot.learners.reptile import Reptile
     from kshot.learners.ridge import R2D2

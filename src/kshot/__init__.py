@@ -35,6 +35,7 @@ _WHERE = {
     "NearestNeighbour": "learners.nearest_neighbour",
     "PMF": "learners.pmf",
     "ProtoNet": "learners.protonet",
+    "RFS": "learners.rfs",
     "Reptile": "learners.reptile",
     "SimpleShot": "learners.simpleshot",
     "TipAdapter": "learners.tip_adapter",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from kshot.learners.pmf import PMF
     from kshot.learners.protonet import ProtoNet
     from kshot.learners.reptile import Reptile
+    from kshot.learners.rfs import RFS
     from kshot.learners.ridge import R2D2
     from kshot.learners.simpleshot import SimpleShot
     from kshot.learners.snail import SNAIL

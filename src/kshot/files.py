@@ -7,10 +7,11 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from kshot.errors import CheckpointError
+from kshot.errors import CheckpointError, MissingExtraError
 
 TEMPORARY = ".part"
 """The end of a temporary file's name."""
@@ -20,6 +21,21 @@ def cache_folder() -> Path:
     """Where data are kept between runs: `KSHOT_CACHE`, or the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kshot"
     return Path(os.environ.get("KSHOT_CACHE") or default)
+
+
+def packaged(package: str, place: str) -> Path:
+    """A file or folder of an installed package, of which no code is run.
+
+    Raises:
+        MissingExtraError: if the package, or this part of it, is not there.
+    """
+    try:
+        path = Path(str(distribution(package).locate_file(place)))
+    except PackageNotFoundError:
+        path = None
+    if path is None or not path.exists():
+        raise MissingExtraError(f"this needs the package {package}: pip install {package}.")
+    return path
 
 
 @contextmanager

@@ -103,6 +103,7 @@ LEARNERS: dict[str, Factory] = {
     "mtl-first-order": of(kshot.MTL, body, inner_lr=0.4, inner_steps=5, first_order=True),
     "pmf": of(kshot.PMF, body_with_norm, inner_lr=1e-3, test_steps=3),
     "pmf-film": of(kshot.PMF, body_with_norm, inner_lr=1e-2, test_steps=3, fast="film"),
+    "rfs": of(kshot.RFS, body_with_norm),
     "meta-baseline": of(kshot.MetaBaseline, body_with_norm),
     "simpleshot": of(kshot.SimpleShot, body_with_norm),
     "tip-adapter": of(kshot.TipAdapter, body),

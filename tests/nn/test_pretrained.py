@@ -9,12 +9,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from kshot.datasets.texts import minilm_folder
 from kshot.errors import CheckpointError, ConfigError, EpisodeError, MissingExtraError
 from kshot.nn import output_size
 from kshot.nn.pretrained import (
     ImagePreparation,
     Pretrained,
-    minilm_folder,
     pretrained_encoder,
     read_weights,
 )

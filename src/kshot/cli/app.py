@@ -265,6 +265,42 @@ def compare(
 
 
 @app.command()
+def transfer(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of `kshot train`.")],
+    targets: Annotated[
+        str, typer.Option(help="Data sets to transfer to, such as digits,omniglot.")
+    ] = "digits",
+    settings: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", help="An option of a target, such as omniglot.size=28; repeatable."),
+    ] = None,
+    way: Way = 5,
+    shot: Shot = 5,
+    query: Query = 15,
+    episodes: Episodes = 600,
+    tuning: Annotated[
+        int, typer.Option(min=2, help="Episodes of validation classes that rivals are tuned on.")
+    ] = 30,
+    seed: Seed = 0,
+    shared: Annotated[
+        str, typer.Option(help="Classes of source and target: refuse, drop or keep them.")
+    ] = "refuse",
+    device: Device = "auto",
+    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("transfer.png"),
+    json_out: JsonOut = None,
+) -> None:
+    """Score runs on other domains, beside a frozen encoder and tuned fine-tuning."""
+    from kshot.cli import transfer as command
+    from kshot.episodes import EpisodeSpec
+    from kshot.training.build import pick_device
+    from kshot.training.transfer import Judge
+
+    names = [name.strip() for name in targets.split(",") if name.strip()]
+    judge = Judge(EpisodeSpec(way, shot, query), episodes, tuning, seed, pick_device(device))
+    command.transfer(runs, names, settings or [], judge, shared, out, json_out)
+
+
+@app.command()
 def embed(
     run: Run,
     out: Annotated[Path, typer.Option(help="The safetensors file to write.")],

@@ -159,6 +159,22 @@ class Split:
             self, x=x, prepare=_as_they_are, source_fingerprint=self.fingerprint, starts=None
         )
 
+    def take(self, classes: Sequence[int]) -> Split:
+        """Some of the classes, by their numbers."""
+
+        def some(values: Sequence[int] | None) -> tuple[int, ...] | None:
+            return None if values is None else tuple(values[c] for c in classes)
+
+        return replace(
+            self,
+            sizes=tuple(self.sizes[c] for c in classes),
+            classes=tuple(self.classes[c] for c in classes),
+            source_fingerprint=f"{philox.key_of([self.fingerprint, *classes]):032x}"[:16],
+            starts=some(self.offsets.tolist()),
+            variants=some(self.variants),
+            within=some(self.within),
+        )
+
     def labels(self) -> Tensor:
         """The class number of each example, class after class."""
         return torch.repeat_interleave(torch.tensor(self.sizes))

@@ -14,6 +14,7 @@ from kshot.cli.evaluate import check_picture, check_writable, progress_bar
 from kshot.datasets import Split, load
 from kshot.errors import ConfigError
 from kshot.evaluation.heat_map import transfer_map
+from kshot.evaluation.record import without_nan
 from kshot.evaluation.report import save_figure
 from kshot.files import write_json
 from kshot.training import load_run
@@ -40,7 +41,14 @@ def transfer(
     if shared not in SHARED:
         raise ConfigError(f"--shared {shared}: choose {', '.join(SHARED)}.")
     runs = [load_run(folder) for folder in folders]
-    domains = [_target(name, read_settings(settings)) for name in targets]
+    options = read_settings(settings)
+    for name, value in options.items():
+        if name not in targets or not isinstance(value, dict):
+            raise ConfigError(
+                f"--set {name}: say whose option it is, such as {targets[0]}.size=28; the targets "
+                f"are {', '.join(targets)}."
+            )
+    domains = [_target(name, options.get(name, {})) for name in targets]
     pairs = []
     for run in runs:
         trained = load_data(run.config)[run.config.train.split]
@@ -68,11 +76,8 @@ def transfer(
     console.print(f"Picture: {out}")
 
 
-def _target(name: str, settings: Mapping[str, Any]) -> Target:
-    """The data set of that name, with the options that stand under its name."""
-    options = settings.get(name, {})
-    if not isinstance(options, dict):
-        raise ConfigError(f"--set {name}={options}: name an option of it, such as {name}.size=28.")
+def _target(name: str, options: Mapping[str, Any]) -> Target:
+    """The data set of that name, with these options."""
     data = load(name, **options)
     test, val = data["test"], data.splits.get("val")
     if not isinstance(test, Split):
@@ -83,8 +88,8 @@ def _target(name: str, settings: Mapping[str, Any]) -> Target:
 def _table(cells: Sequence[Cell]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("source run", overflow="fold")
-    for column in ("target", "accuracy", *(f"over {rival}" for rival in RIVALS)):
-        table.add_column(column)
+    for column in ("target", "accuracy", *(f"over\n{rival}" for rival in RIVALS)):
+        table.add_column(column, no_wrap=True)
     for cell in cells:
         gains = [str(cell.gains[rival]) for rival in RIVALS]
         table.add_row(cell.run, cell.target, str(cell.result), *gains)
@@ -98,7 +103,9 @@ def _record(cell: Cell) -> dict[str, Any]:
         "result": cell.result.as_dict(),
         "rivals": {name: rival.as_dict() for name, rival in cell.rivals.items()},
         "gains": {name: gain.as_dict() for name, gain in cell.gains.items()},
-        "tuned": {name: [asdict(t) for t in tried] for name, tried in cell.tuned.items()},
+        "tuned": {
+            name: [without_nan(asdict(t)) for t in tried] for name, tried in cell.tuned.items()
+        },
         "shared": list(cell.shared),
         "apart": None if cell.apart is None else cell.apart.as_dict(),
     }

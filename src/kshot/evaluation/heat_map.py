@@ -53,7 +53,7 @@ def _panel(
     signed: bool,
 ) -> None:
     grid = np.array([[values[run, target] for target in targets] for run in runs])
-    bound = float(np.nanmax(np.abs(grid))) or 1.0
+    bound = max(abs(grid[np.isfinite(grid)]), default=0) or 1.0  # what diverged has no score
     if signed:
         axes.imshow(grid, cmap="PiYG", vmin=-bound, vmax=bound, aspect="auto", alpha=0.5)
     else:

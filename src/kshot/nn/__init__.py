@@ -3,6 +3,7 @@
 from kshot.nn.adapters import ADAPTERS, add_adapter, merge_adapters, remove_adapters
 from kshot.nn.encoders import IMAGE_ENCODERS, MLP, Conv4, ResNet12, build_encoder, output_size
 from kshot.nn.norm import BatchNorm, convert_batch_norm
+from kshot.nn.pretrained import ImagePreparation, Pretrained, pretrained_encoder
 
 __all__ = [
     "ADAPTERS",
@@ -10,11 +11,14 @@ __all__ = [
     "MLP",
     "BatchNorm",
     "Conv4",
+    "ImagePreparation",
+    "Pretrained",
     "ResNet12",
     "add_adapter",
     "build_encoder",
     "convert_batch_norm",
     "merge_adapters",
     "output_size",
+    "pretrained_encoder",
     "remove_adapters",
 ]

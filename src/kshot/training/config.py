@@ -13,8 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from kshot.episodes import EpisodeSpec
 from kshot.errors import ConfigError, unknown
 
-EMBEDDED = {"glyphs", "digits", "sinusoid"}
-"""Data sets that need no download."""
+EMBEDDED = {"glyphs", "digits", "sinusoid", "wordnet"}
+"""Data sets that need no download, or come by pip."""
 
 # TOML has lists and no tuples: a range of ways or shots is written [1, 5].
 Count = Annotated[

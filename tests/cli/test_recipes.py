@@ -11,7 +11,7 @@ import pytest
 from kshot.datasets import entry
 from kshot.training.config import EMBEDDED, read_recipe, recipe_names
 
-SHORT = ["--set=train.steps=2", "--set=validation.episodes=4", "--set=validation.every=1"]
+SHORT = ["--set=validation.episodes=4", "--set=validation.every=1"]
 
 
 def with_few_episodes(recipe):
@@ -41,7 +41,10 @@ def test_a_recipe_runs(cli, tmp_path, recipe):
     if name == "mini_imagenet" and not entry(name).present():
         pytest.skip("the folder that KSHOT_DATA names has no mini-imagenet")
     (tmp_path / "recipe.toml").write_text(with_few_episodes(recipe))
-    result = cli("train", "recipe.toml", *SHORT, "--quiet", "--out", "run")
+    steps = min(read_recipe(recipe).train.steps, 2)
+    result = cli(
+        "train", "recipe.toml", f"--set=train.steps={steps}", *SHORT, "--quiet", "--out=run"
+    )
     assert result.returncode == 0, result.stderr
     records = json.loads((tmp_path / "run" / "results.json").read_text())
     kinds = {(r["source"], r["task"], r["spec"]["query"], r["transductive"]) for r in records}

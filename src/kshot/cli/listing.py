@@ -72,7 +72,7 @@ def learners() -> None:
         cls = learner_class(name)
         kinds = ", ".join(cls.tasks)
         if "classification" in cls.tasks:
-            way = "any way" if cls.symmetric else "up to the widest way trained on"
+            way = "any way" if cls.any_way else "up to the widest way trained on"
             kinds = kinds.replace("classification", f"classification ({way})")
         table.add_row(f"[bold]{name}[/bold]", f"{cls.family}; {_paper(cls)}; {_answers(cls)}")
         table.add_row("", f"fast: {cls.fast}\n{kinds}")

@@ -63,6 +63,7 @@ class ANIL(MetaLearner):
     fast: ClassVar[str] = "the last layer's weights"
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification", "regression")
     symmetric: ClassVar[bool] = False  # the last layer starts from learned rows
+    any_way: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -122,6 +122,7 @@ class MetaLearner(nn.Module):
         fast: what a support set decides, in a few words.
         tasks: the kinds of task that the method is for.
         symmetric: permuting a task's classes permutes the logits and changes nothing else.
+        any_way: tasks may have more classes than it was built for.
         order_free: the order of the support does not matter.
         needs_query: meta-training asks the adapted learner something.
         trains: there is something to meta-train.
@@ -132,6 +133,7 @@ class MetaLearner(nn.Module):
     fast: ClassVar[str] = ""
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification",)
     symmetric: ClassVar[bool] = True
+    any_way: ClassVar[bool] = True
     order_free: bool = True
     needs_query: ClassVar[bool] = True
     trains: ClassVar[bool] = True

@@ -59,6 +59,7 @@ class Baseline(SupervisedLearner):
 
     family: ClassVar[str] = "transfer"
     fast: ClassVar[str] = "a new last layer"
+    any_way: ClassVar[bool] = False
     order_free = False  # mini-batches are drawn by position
 
     def __init__(

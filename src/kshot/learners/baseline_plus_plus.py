@@ -74,6 +74,7 @@ class BaselinePlusPlus(SupervisedLearner):
     family: ClassVar[str] = "transfer"
     fast: ClassVar[str] = "a new last layer of cosines"
     symmetric: ClassVar[bool] = False  # the last layer starts from rows of its own
+    any_way: ClassVar[bool] = False
     order_free = False  # mini-batches are drawn by position
 
     def __init__(

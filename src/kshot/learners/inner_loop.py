@@ -313,6 +313,7 @@ class NetworkLearner(MetaLearner):
 
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification", "regression")
     symmetric: ClassVar[bool] = False  # the last layer starts from learned rows
+    any_way: ClassVar[bool] = False
 
     head: InnerLoop
 

@@ -63,6 +63,7 @@ class MTL(MetaLearner):
     family: ClassVar[str] = "transfer"
     fast: ClassVar[str] = "the last layer's weights"
     symmetric: ClassVar[bool] = False  # the last layer starts from learned rows
+    any_way: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -215,6 +215,7 @@ class SNAIL(MetaLearner):
     fast: ClassVar[str] = "activations of the support, read as a sequence"
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification", "regression")
     symmetric: ClassVar[bool] = False  # labels are one-hot inputs with learned weights
+    any_way: ClassVar[bool] = False
     order_free = False  # the support is a sequence
 
     head: SnailHead
@@ -247,6 +248,11 @@ class SNAIL(MetaLearner):
     def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:
         """Sized for the tasks' way and support."""
         features = output_size(encoder, shape.x_shape)
-        sizes: dict[str, Any] = shape._asdict()
-        del sizes["x_shape"]
-        return cls(encoder, features=features, **sizes, **options)
+        return cls(
+            encoder,
+            features=features,
+            way=shape.way,
+            length=shape.length,
+            y_shape=shape.y_shape,
+            **options,
+        )

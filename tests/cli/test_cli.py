@@ -185,7 +185,7 @@ BAD = {
         ["train", *SMALL, "--set=train.split=train+val", "--set=validation.patience=2"],
         "no effect",
     ),
-    "negative steps": (["train", "--set", "train.steps=-1"], "greater than or equal to 1"),
+    "negative steps": (["train", "--set", "train.steps=-1"], "greater than or equal to 0"),
     "infinite rate": (["train", "--set", "train.lr=inf"], "finite"),
     "negative test steps": (
         ["train", "maml-glyphs", "--set", "evaluation=[{test_steps=[-1]}]"],

@@ -41,7 +41,7 @@ class BaselinePlusPlus(SupervisedLearner):
         features: size of the encoder's output.
         way: classes of the widest task.
         classes: base classes.
-        scale: s; the authors take 2, and 10 for more than 200 classes.
+        scale: s, of both classifiers; by default the authors': 2, and 10 for more than 200 classes.
         inner_lr: of SGD with momentum 0.9, dampening 0.9 and weight decay 1e-3.
         inner_steps: mini-batches per task.
         inner_batch: examples in each.
@@ -84,18 +84,21 @@ class BaselinePlusPlus(SupervisedLearner):
         features: int,
         way: int,
         classes: int,
-        scale: float = 2.0,
+        scale: float | None = None,
         inner_lr: float = 0.01,
         inner_steps: int = 100,
         inner_batch: int = 4,
         normalization: Normalization = "joint",
         engine: Engine = "auto",
     ) -> None:
-        head = CosineLinear(features, way, scale)
+        head, base = (
+            CosineLinear(features, count, scale or (10.0 if count > 200 else 2.0))
+            for count in (way, base_classes("BaselinePlusPlus", classes))
+        )
         super().__init__(
             encoder,
             last_layer(head, inner_lr, inner_steps, inner_batch, engine),
-            CosineLinear(features, base_classes("BaselinePlusPlus", classes), scale),
+            base,
             normalization=normalization,
         )
 

@@ -113,29 +113,17 @@ def train(
         _next_steps(console, folder, config, outcome)
 
 
-def pretrain(
-    recipe: str | None,
-    settings: Sequence[str],
-    device: str,
-    seed: int | None,
-    out: Path | None,
-    start: str | None,
-    resume: Path | None,
-    workers: int,
-    quick: bool,
-    quiet: bool,
-) -> None:
-    """As `train`, for the recipes of learners that are trained by classification."""
-    if resume is None:
-        recipe = recipe or DEFAULT_PRETRAINING
-        learner = read_recipe(recipe, settings).learner.name
-        if not issubclass(learner_class(learner), SupervisedLearner):
-            raise ConfigError(
-                f"{recipe} trains {learner}, which is not trained by classification: pretrain by "
-                f"a recipe of baseline or baseline++, such as {DEFAULT_PRETRAINING}; then "
-                f"`kshot train {recipe} --from RUN`."
-            )
-    train(recipe, settings, device, seed, out, start, resume, workers, 1, quick, quiet)
+def pretraining(recipe: str | None, settings: Sequence[str]) -> str:
+    """The recipe, if its learner is trained by classification; ConfigError otherwise."""
+    recipe = recipe or DEFAULT_PRETRAINING
+    learner = read_recipe(recipe, settings).learner.name
+    if not issubclass(learner_class(learner), SupervisedLearner):
+        raise ConfigError(
+            f"{recipe} trains {learner}, which is not trained by classification: pretrain by a "
+            f"recipe of baseline or baseline++, such as {DEFAULT_PRETRAINING}; then "
+            f"`kshot train {recipe} --from RUN`."
+        )
+    return recipe
 
 
 def _started_from(config: RunConfig, start: str) -> RunConfig:

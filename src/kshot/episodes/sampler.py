@@ -138,9 +138,9 @@ def _draw_tasks(
     """The tasks, and the split that each comes from."""
     key = episode_key(source, spec, seed)
     splits = [_own_split(source, key, i) for i in index]
-    first = _first_numbers(source)
+    first = _first_numbers(source) if prefer else {}
     return splits, [
-        _draw_task(split, spec, key, i, np.asarray(prefer, dtype=np.int64) - first[split])
+        _draw_task(split, spec, key, i, [c - first[split] for c in prefer])
         for split, i in zip(splits, index, strict=True)
     ]
 
@@ -151,13 +151,15 @@ def _own_split(source: Split | Mixture, key: int, i: int) -> Split:
     return source.sources[int(number)]
 
 
-def _draw_task(split: Split, spec: EpisodeSpec, key: int, i: int, prefer: Index) -> _Draw:
+def _draw_task(split: Split, spec: EpisodeSpec, key: int, i: int, prefer: Sequence[int]) -> _Draw:
     # One stream for each kind of choice, so that a change of one leaves the others alone.
     pool = _pool(split, spec, key, i)
     low, high = bounds(spec.way)
     way = int(philox.integers(philox.words(key, i, 1, 0), low, min(high, len(pool)))[0])
     order = pool[philox.permutation(philox.words(key, i, len(pool), 2))]
-    classes = order[np.argsort(~np.isin(order, prefer), kind="stable")[:way]]
+    if prefer:
+        order = order[np.argsort(~np.isin(order, prefer), kind="stable")]
+    classes = order[:way]
     sizes = split.counts[classes]
     shots, queries = _shots(sizes, spec, key, i)
     widest = int(sizes.max())

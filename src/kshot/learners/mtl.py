@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 from torch import nn
 
-from kshot.engine import SGD, Engine
-from kshot.learners.base import MetaLearner, TaskShape
-from kshot.learners.inner_loop import Fast, InnerLoop, adapter_names
-from kshot.nn import output_size
+from kshot.engine import Engine
+from kshot.learners.anil import ANIL
+from kshot.learners.inner_loop import Fast, adapter_names
 from kshot.nn.adapters import freeze_all_but
 from kshot.nn.norm import Normalization
 
 
-class MTL(MetaLearner):
+class MTL(ANIL):
     """Meta-Transfer Learning: meta-learn how to scale and shift a frozen, pretrained network.
 
     The encoder has been pretrained on the base classes (`kshot pretrain`) and stays as it is; what
@@ -29,7 +28,8 @@ class MTL(MetaLearner):
     Args:
         encoder: pretrained, from `(rows, *features)` to `(rows, features)`.
         features: size of the encoder's output.
-        way: classes of the widest task.
+        way: classes of the widest task; 0 for regression.
+        y_shape: shape of one value, for regression.
         slow: what the outer loop moves of the encoder: `scale_shift`, or another adapter.
         inner_lr: beta, for the mean of the inner loss.
         inner_steps: gradient steps per task in meta-training; the authors' 100 (PyTorch).
@@ -39,7 +39,8 @@ class MTL(MetaLearner):
         engine: `loop`, `vmap`, or the faster one for this network and device.
 
     Shapes:
-        support and query `(tasks, examples, *features)`; logits `(tasks, queries, way)`.
+        support and query `(tasks, examples, *features)`; logits `(tasks, queries, way)` or
+        values `(tasks, queries, *values)`.
 
     Deviations:
         The authors normalise by the batch; here by the statistics of the pre-training, so that one
@@ -61,16 +62,14 @@ class MTL(MetaLearner):
     """
 
     family: ClassVar[str] = "transfer"
-    fast: ClassVar[str] = "the last layer's weights"
-    symmetric: ClassVar[bool] = False  # the last layer starts from learned rows
-    any_way: ClassVar[bool] = False
 
     def __init__(
         self,
         encoder: nn.Module,
         *,
         features: int,
-        way: int,
+        way: int = 0,
+        y_shape: tuple[int, ...] = (1,),
         slow: Fast = "scale_shift",
         inner_lr: float = 0.01,
         inner_steps: int = 100,
@@ -80,18 +79,15 @@ class MTL(MetaLearner):
         engine: Engine = "auto",
     ) -> None:
         freeze_all_but(encoder, adapter_names(encoder, slow))
-        head = InnerLoop(
-            nn.Linear(features, way),
-            SGD(inner_lr),
-            steps=inner_steps,
+        super().__init__(
+            encoder,
+            features=features,
+            way=way,
+            y_shape=y_shape,
+            inner_lr=inner_lr,
+            inner_steps=inner_steps,
             test_steps=test_steps,
-            gradient="detached" if first_order else "unrolled",
+            first_order=first_order,
+            normalization=normalization,
             engine=engine,
         )
-        super().__init__(encoder, head, normalization=normalization)
-
-    @classmethod
-    def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:
-        """Sized for the encoder and the tasks."""
-        features = output_size(encoder, shape.x_shape)
-        return cls(encoder, features=features, way=shape.way, **options)

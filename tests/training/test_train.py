@@ -304,3 +304,39 @@ def test_a_diverged_step_leaves_no_trace_in_the_running_statistics():
         kshot.meta_train(poisoned, data, query=3, steps=5, progress=False)
     assert all(torch.isfinite(b).all() for b in poisoned.buffers())
     assert all(torch.isfinite(p).all() for p in poisoned.parameters())
+
+
+def test_a_frozen_pretrained_encoder_runs_once(tmp_path, monkeypatch):
+    """Training on its features ends where training through it does."""
+    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 6)).requires_grad_(False)
+    images = kshot.Dataset.from_arrays(
+        torch.randn(300, 1, 4, 4), [*range(30)] * 10, splits={"train": 0.5, "val": 0.5}
+    )
+    seen = []
+    net.register_forward_hook(lambda module, args, out: seen.append(len(out)))
+
+    def trained(augmentations):
+        encoder = kshot.nn.Pretrained(net, nn.Identity(), 6)
+        learner = kshot.ProtoNet(encoder, scale=2.0, normalization="frozen")
+        seen.clear()
+        history = kshot.meta_train(
+            learner,
+            images,
+            query=3,
+            steps=30,
+            lr=0.1,
+            validate_every=10,
+            augmentations=augmentations,
+            progress=False,
+        )
+        assert not learner.training
+        return learner.state_dict(), history.rows[-1].validation, sum(seen)
+
+    through, score, rows = trained([lambda x, u: x])
+    once, same_score, fewer = trained([])
+    assert fewer < rows / 2
+    assert same_score == pytest.approx(score)
+    assert all(torch.allclose(once[name], through[name], atol=1e-5) for name in through)
+    assert once["head.log_scale"].exp() != pytest.approx(2.0)

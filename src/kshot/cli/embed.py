@@ -15,7 +15,7 @@ from kshot.datasets.features import save_features
 from kshot.datasets.sources import Source
 from kshot.errors import ConfigError, KshotError, unknown
 from kshot.evaluation import embedded
-from kshot.evaluation.scoring import evaluating
+from kshot.evaluation.embedding import evaluating
 from kshot.training import load_run
 from kshot.training.build import pick_device
 from kshot.training.run import Run

@@ -1,9 +1,10 @@
 """Evaluate on frozen episodes, record, report."""
 
 from kshot.evaluation.compare import Difference, paired_difference
+from kshot.evaluation.embedding import embedded
 from kshot.evaluation.protocol import as_protocol
 from kshot.evaluation.record import Result, mean_interval, over_seeds, show
-from kshot.evaluation.scoring import embedded, evaluate, predictions, score_episodes
+from kshot.evaluation.scoring import evaluate, predictions, score_episodes
 
 __all__ = [
     "Difference",

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from kshot.datasets.sources import Mixture, Source, Split
 from kshot.engine.processes import ALONE, Processes
 from kshot.episodes import EpisodeSpec, FrozenEpisodes
 from kshot.episodes.spec import Range, Shot, bounds
 from kshot.errors import EpisodeError
+from kshot.evaluation.embedding import device_of, embedded, evaluating, rows_per_forward
 from kshot.evaluation.record import Result, mean_interval
 from kshot.learners.base import MetaLearner
 from kshot.types import (
     Episode,
     Examples,
-    Features,
     Gaussian,
     Output,
-    first_tensor,
-    map_features,
 )
-
-ROWS_PER_FORWARD = 2000
-"""Examples in one forward: enough for an accelerator, few enough for any machine."""
-
-VECTOR_VALUES, IMAGE_VALUES = 2**20, 2**16
-"""Input values in one forward on a CPU. More would push the activations, of which an image has
-many, out of its cache and take twice the time."""
-
-TOKEN_VALUES = 16
-"""That a token counts for, beside the values of images."""
 
 Z90 = 1.6448536269514722
 """Half-width, in standard deviations, of a Gaussian's central 90 % interval."""
@@ -150,7 +135,7 @@ def _score(
     done = 0
     with evaluating(learner):
         scorer, episodes = _embed_once(learner, frozen)
-        size = max(1, _rows_per_forward(episodes.source, device) // per_task)
+        size = max(1, rows_per_forward(episodes.source, device) // per_task)
         for episode in episodes.batches(size):
             output = _to_cpu(scorer(episode.to(device)))
             for metric, values in metrics(output, episode.query).items():
@@ -159,19 +144,6 @@ def _score(
             if progress is not None:
                 progress(done, frozen.count)
     return {metric: torch.cat(values) for metric, values in parts.items()}
-
-
-@contextmanager
-def evaluating(learner: MetaLearner) -> Iterator[None]:
-    """Meta-test mode without gradients; afterwards every module is in the mode it was in."""
-    modes = {module: module.training for module in learner.modules()}
-    learner.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _to_cpu(output: Output) -> Output:
@@ -201,11 +173,6 @@ def metrics(output: Output, query: Examples) -> dict[str, Tensor]:
     return {"accuracy": mean(right.masked_fill(output.isnan().any(-1), float("nan")))}
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """Where the module's parameters are; the CPU for a module without any."""
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
-
-
 def _embed_once(learner: MetaLearner, frozen: FrozenEpisodes) -> tuple[MetaLearner, FrozenEpisodes]:
     """Where it is cheaper, embed the source once; then an episode only indexes features."""
     if not isinstance(frozen.source, (Split, Mixture)):
@@ -218,63 +185,6 @@ def _embed_once(learner: MetaLearner, frozen: FrozenEpisodes) -> tuple[MetaLearn
 def examples_asked(spec: EpisodeSpec, episodes: int) -> int:
     """How many examples so many episodes hold, at most."""
     return episodes * bounds(spec.way)[1] * (bounds(spec.shot)[1] + spec.query)
-
-
-@torch.no_grad()
-def embedded(
-    learner: MetaLearner, source: Split | Mixture, asked: float = math.inf
-) -> tuple[MetaLearner, Split | Mixture]:
-    """The learner behind its encoder, and the source embedded: the same scores, much cheaper.
-
-    Where an example's embedding depends on others (checked on the spot), where there is no encoder,
-    or where fewer examples are asked for than there are, both come back as they are.
-    """
-    if not learner.pointwise or asked < sum(sum(split.sizes) for split in source.sources):
-        return learner, source
-    parts = []
-    for split in source.sources:
-        alone, both = (
-            learner.embed(_rows(split, slice(0, n)).to(device_of(learner)))[0][0] for n in (1, 2)
-        )
-        if not torch.allclose(both[:1], alone, rtol=1e-3, atol=1e-4):
-            return learner, source
-        parts.append(split.with_x(embed_split(learner, split)))
-    twin = on_features(learner)
-    if isinstance(source, Mixture):
-        return twin, replace(source, sources=tuple(parts))
-    return twin, parts[0]
-
-
-def embed_split(learner: MetaLearner, split: Split) -> Tensor:
-    """Every example of the split, embedded: `(examples, features)`, on the CPU."""
-    device = device_of(learner)
-    rows = max(1, _rows_per_forward(split, device))
-    pieces = [
-        learner.embed(_rows(split, slice(i, i + rows)).to(device))[0][0].cpu()
-        for i in range(0, sum(split.sizes), rows)
-    ]
-    return torch.cat(pieces)
-
-
-def _rows_per_forward(source: Source, device: torch.device) -> int:
-    if device.type != "cpu" or not isinstance(source, (Split, Mixture)):
-        return ROWS_PER_FORWARD
-    x = first_tensor(source.sources[0].x)
-    if not x.is_floating_point() and x.dim() == 2:  # tokens, each of which becomes a vector
-        return IMAGE_VALUES // (TOKEN_VALUES * x.shape[1])
-    return (VECTOR_VALUES if x.dim() == 2 else IMAGE_VALUES) // x[0].numel()
-
-
-def _rows(split: Split, rows: slice) -> Examples:
-    x: Features = map_features(lambda v: v.unsqueeze(0), split.examples(rows))
-    return Examples(x, split.labels()[rows].unsqueeze(0))
-
-
-def on_features(learner: MetaLearner) -> MetaLearner:
-    """The same learner behind its encoder: it takes embedded examples. Weights are shared."""
-    twin = copy.copy(learner)
-    twin._modules = {**learner._modules, "encoder": nn.Identity()}
-    return twin
 
 
 def predictions(learner: MetaLearner, episode: Episode) -> Output:

@@ -25,8 +25,8 @@ from kshot.episodes import (
 from kshot.episodes.augment import Augmentation
 from kshot.errors import ConfigError
 from kshot.evaluation import Result, predictions
+from kshot.evaluation.embedding import embed_split, evaluating
 from kshot.evaluation.protocol import seen_classes
-from kshot.evaluation.scoring import embed_split, evaluating
 from kshot.interrupt import interrupted_by_sigterm
 from kshot.learners import MetaLearner
 from kshot.learners.inner_loop import InnerLoop

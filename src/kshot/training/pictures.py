@@ -17,9 +17,9 @@ from kshot.episodes.sampler import episode_key
 from kshot.episodes.spec import bounds
 from kshot.errors import EpisodeError
 from kshot.evaluation import Result, plots, predictions
+from kshot.evaluation.embedding import embed_split
 from kshot.evaluation.record import with_options
 from kshot.evaluation.report import Picture, write_report
-from kshot.evaluation.scoring import embed_split
 from kshot.learners import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
 from kshot.training.config import RunConfig

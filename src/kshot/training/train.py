@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from kshot.datasets.base import Dataset
-from kshot.datasets.sources import Source
+from kshot.datasets.sources import Mixture, Source, Split
 from kshot.engine.processes import ALONE, Processes
 from kshot.episodes import EpisodeSpec, FrozenEpisodes, augment, draw
 from kshot.episodes.augment import Augmentation
 from kshot.episodes.spec import Range, Shot
 from kshot.errors import ConfigError
+from kshot.evaluation.embedding import embedded, evaluating, is_fixed
 from kshot.interrupt import stop_on_signals
 from kshot.learners.base import MetaLearner
+from kshot.nn.pretrained import Pretrained
 from kshot.training import settings
 from kshot.training.bar import training_bar
 from kshot.training.hard_tasks import HardTasks
@@ -138,6 +141,9 @@ def meta_train(
         **settings.of_learner(learner),
     }
     scheduler = make_schedule(outer, schedule, steps)
+    whole = learner
+    if _sees_features(learner) and not augmentations:
+        learner, source, validation = _behind_its_encoder(learner, source, validation)
     state = TrainingState(learner, outer, scheduler, Best(learner), History())
     path = None if checkpoint is None else Path(checkpoint)
     keeper = Keeper(path, state, decided, writes=processes.rank == 0)
@@ -175,7 +181,28 @@ def meta_train(
             on_row=on_row or (lambda row, improved: None),
             tell=tell,
         ).run()
+    whole.eval()
     return state.history
+
+
+def _sees_features(learner: MetaLearner) -> bool:
+    """Whether an example enters the head as the same features whenever it is drawn."""
+    policy = "frozen" if learner.normalizes else learner.normalization
+    own = isinstance(learner.encoder, Pretrained) and learner.normalization == policy
+    return own and is_fixed(learner)
+
+
+def _behind_its_encoder(
+    learner: MetaLearner, source: Source, validation: FrozenEpisodes | None
+) -> tuple[MetaLearner, Source, FrozenEpisodes | None]:
+    """The same training on features that are embedded once."""
+    twin = learner
+    with evaluating(learner):
+        if isinstance(source, (Split, Mixture)):
+            twin, source = embedded(learner, source)
+        if twin is not learner and validation and isinstance(validation.source, (Split, Mixture)):
+            validation = replace(validation, source=embedded(learner, validation.source)[1])
+    return twin, source, validation
 
 
 def _check_numbers(

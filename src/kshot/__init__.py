@@ -25,6 +25,8 @@ _WHERE = {
     "Episode": "types",
     "EpisodeSpec": "episodes",
     "Examples": "types",
+    "FewShotClassifier": "estimators",
+    "FewShotRegressor": "estimators",
     "FineTuning": "learners.fine_tuning",
     "FrozenEpisodes": "episodes",
     "MatchingNet": "learners.matching",
@@ -46,13 +48,24 @@ _WHERE = {
     "meta_train": "training",
     "pretrain": "training",
 }
-_MODULES = {"datasets", "engine", "episodes", "errors", "functional", "learners", "nn", "testing"}
+_MODULES = {
+    "datasets",
+    "engine",
+    "episodes",
+    "estimators",
+    "errors",
+    "functional",
+    "learners",
+    "nn",
+    "testing",
+}
 
 __all__ = [*_WHERE, "__version__"]
 
 if TYPE_CHECKING:
     from kshot.datasets import Dataset, Mixture, TaskFamily, load
     from kshot.episodes import EpisodeSpec, FrozenEpisodes, draw
+    from kshot.estimators import FewShotClassifier, FewShotRegressor
     from kshot.evaluation import evaluate
     from kshot.learners import MetaLearner
     from kshot.learners.anil import ANIL

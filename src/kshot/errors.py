@@ -14,6 +14,10 @@ class DataError(KshotError):
     """Data that cannot be used as it is."""
 
 
+class InputError(DataError, ValueError):
+    """Examples that an estimator cannot take; scikit-learn knows it as a ValueError."""
+
+
 class EpisodeError(KshotError):
     """Episodes that cannot be drawn, or that a learner cannot take."""
 

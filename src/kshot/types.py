@@ -6,7 +6,7 @@ carried, never regenerated. Where tasks are uneven, a mask says which examples a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,6 +36,13 @@ def first_tensor(x: Features) -> Tensor:
     """The tensor, or the first one of the dict: enough to ask for leading axes and device."""
     tensor: Tensor = next(iter(x.values())) if isinstance(x, dict) else x
     return tensor
+
+
+def concatenate(parts: Sequence[Features]) -> Features:
+    """One tensor of several, or a dict of them, along the first axis."""
+    if isinstance(parts[0], dict):
+        return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    return torch.cat(list(parts))
 
 
 class Gaussian(NamedTuple):

@@ -37,6 +37,10 @@ FORMATS = {
 the endings by which images are found."""
 
 
+MAX_PIXELS = 80_000_000
+"""Of an image: more than any camera's, and less than would fill a memory."""
+
+
 def is_image(path: str) -> bool:
     """Whether the name ends as an image's."""
     return path.lower().endswith(sum(FORMATS.values(), ()))
@@ -67,21 +71,13 @@ class ImageFormat:
     def decode(self, data: bytes) -> Pixels:
         """The image as `(channels, size, size)` bytes.
 
-        The camera's rotation is applied, transparency becomes white, 16 bits become 8; what is not
-        square is cut to its central square.
-
         Raises:
-            UnreadableError: if the bytes are no image, or not a whole one.
+            UnreadableError: see `open_image`.
         """
-        if not data:
-            raise UnreadableError("zero bytes")
-        try:
-            with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
-                image = _plain(ImageOps.exif_transpose(opened))
-        except UnidentifiedImageError as error:
-            raise UnreadableError(f"none of {', '.join(FORMATS)}, or cut short") from error
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UnreadableError(" ".join(str(error).split()) or type(error).__name__) from error
+        return self.fit(open_image(data))
+
+    def fit(self, image: Image.Image) -> Pixels:
+        """The central square of an image in a mode of 8 bits or 1."""
         # Pillow resizes 1-bit images by nearest neighbours whatever the filter asked for.
         if image.mode != "1" or self.resize != "nearest":
             image = image.convert("L" if self.channels == 1 else "RGB")
@@ -94,8 +90,38 @@ class ImageFormat:
         )
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """The image in a mode of 8 bits or 1, without transparency."""
+def open_image(data: bytes) -> Image.Image:
+    """The image of a file, in a mode of 8 bits or 1.
+
+    The camera's rotation is applied, transparency becomes white, 16 bits become 8.
+
+    Raises:
+        UnreadableError: if the bytes are no image, or not a whole one; if it has too many pixels,
+            or several frames.
+    """
+    if not data:
+        raise UnreadableError("zero bytes")
+    try:
+        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise UnreadableError(
+                    f"{opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,}"
+                )
+            if (frames := getattr(opened, "n_frames", 1)) > 1:
+                raise UnreadableError(f"{frames} frames; save the one that you mean")
+            return plain_image(ImageOps.exif_transpose(opened))
+    except UnidentifiedImageError as error:
+        raise UnreadableError(f"none of {', '.join(FORMATS)}, or cut short") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def plain_image(image: Image.Image) -> Image.Image:
+    """The image in a mode of 8 bits or 1, without transparency.
+
+    Raises:
+        UnreadableError: for pixels of 32 bits.
+    """
     if image.mode in ("I", "F"):
         raise UnreadableError(
             "pixels of 32 bits, whose range is unknown; save it with 8 or 16 bits"

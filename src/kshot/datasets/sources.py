@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kshot import philox
 from kshot.errors import DataError
-from kshot.types import Episode, Features, first_tensor, map_features
+from kshot.types import Episode, Features, concatenate, first_tensor, map_features
 
 
 class TaskFamily(Protocol):
@@ -265,13 +265,6 @@ def join_splits(name: str, parts: Sequence[Split]) -> Split:
         variants=None if first.variants is None else sum((p.variants or () for p in parts), ()),
         within=None if first.within is None else sum((p.within or () for p in parts), ()),
     )
-
-
-def concatenate(parts: Sequence[Features]) -> Features:
-    """One tensor of several, or a dict of them, along the first axis."""
-    if isinstance(parts[0], dict):
-        return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-    return torch.cat(list(parts))
 
 
 def feature_shape(x: Features) -> tuple[int, ...]:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kshot import philox
-from kshot.datasets.sources import Mixture, Source, Split, concatenate
+from kshot.datasets.sources import Mixture, Source, Split
 from kshot.episodes.any_shot import any_shots
 from kshot.episodes.spec import EpisodeSpec, bounds, wide_enough
 from kshot.errors import EpisodeError
-from kshot.types import Episode, Examples, Features, first_tensor, map_features
+from kshot.types import Episode, Examples, Features, concatenate, first_tensor, map_features
 
 Index = NDArray[np.int64]
 

@@ -25,7 +25,15 @@ from kshot.nn.norm import (
     has_batch_norm,
     running_statistics,
 )
-from kshot.types import Episode, Examples, Features, Gaussian, Output, unlabelled
+from kshot.types import (
+    Episode,
+    Examples,
+    Features,
+    Gaussian,
+    Output,
+    concatenate,
+    unlabelled,
+)
 
 TaskKind = Literal["classification", "regression"]
 
@@ -273,7 +281,7 @@ class MetaLearner(nn.Module):
         both = [support, query]
         rows = [part.flat() for part in both]
         with batch_statistics(_groups(both), update=True):
-            z = self.encoder(_concatenate(rows))
+            z = self.encoder(concatenate(rows))
         counts = [int(part.real.sum()) for part in both]
         parts = [p.with_x(p.unflatten(zp)) for p, zp in zip(both, z.split(counts), strict=True)]
         return parts[0], parts[1]
@@ -355,9 +363,3 @@ def _groups(parts: list[Examples]) -> Groups | None:
     numbers = torch.arange(tasks, device=parts[0].y.device).unsqueeze(1)
     ids = [numbers.expand(tasks, part.size)[part.real] for part in parts]
     return Groups(torch.cat(ids), tasks)
-
-
-def _concatenate(rows: list[Features]) -> Features:
-    if isinstance(rows[0], dict):
-        return {name: torch.cat([r[name] for r in rows]) for name in rows[0]}
-    return torch.cat(rows)

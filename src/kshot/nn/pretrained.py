@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kshot.datasets.texts import minilm_folder
+from kshot.datasets.texts import MINILM, minilm_folder
 from kshot.errors import CheckpointError, ConfigError, EpisodeError, MissingExtraError
 from kshot.files import packaged
 from kshot.types import Features, first_tensor, is_whole
@@ -73,7 +73,15 @@ class ImagePreparation(nn.Module):
 
 
 class TokenPreparation(nn.Module):
-    """Checks that the examples are tokens."""
+    """Checks that the examples are tokens.
+
+    Args:
+        tokenizer: what makes them of texts (see `kshot.datasets.texts.tokenize`).
+    """
+
+    def __init__(self, tokenizer: str = MINILM) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
 
     def forward(self, x: Features) -> Features:
         """`{"input_ids": (rows, tokens), "attention_mask": (rows, tokens)}` as it is."""
@@ -155,6 +163,21 @@ def pretrained_encoder(
     if weights not in (None, "random"):
         fit_weights(parts.net, read_weights(Path(str(weights))), str(weights))
     return Pretrained(*parts)
+
+
+def licence_of(name: str) -> str:
+    """Under which terms the weights of a pretrained encoder are given, as far as it is stated."""
+    source, _, model = name.partition(":")
+    if source == "timm":
+        facts = _package("timm").get_pretrained_cfg(model, allow_unregistered=True)
+        return str(getattr(facts, "license", None) or f"see timm's page of {model}")
+    known = {
+        "efficientnet_lite0": "Apache-2.0, trained on ImageNet",
+        "minilm": "Apache-2.0, sentence-transformers/all-MiniLM-L6-v2",
+        "torchvision": "BSD-3-Clause, trained as torchvision's page says",
+        "hf": f"see the model card of {model}",
+    }
+    return known[source]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -253,7 +276,8 @@ def _hf(model: str, weights: str | None, size: int | None) -> _Parts:
             net = transformers.AutoModel.from_config(config)
         if hasattr(config, "vocab_size"):
             unit = "Normalize" in _text_of(Path(model) / "modules.json")
-            return _Parts(SentenceEmbedding(net, unit), TokenPreparation(), config.hidden_size)
+            tokens = TokenPreparation(_tokenizer(model))
+            return _Parts(SentenceEmbedding(net, unit), tokens, config.hidden_size)
         facts = transformers.AutoImageProcessor.from_pretrained(model).to_dict()
     sides = facts["size"]
     prepare = ImagePreparation(
@@ -263,6 +287,13 @@ def _hf(model: str, weights: str | None, size: int | None) -> _Parts:
         "bicubic" if facts["resample"] == 3 else "bilinear",
     )
     return _Parts(ImageEmbedding(net), prepare, _pooled_size(config))
+
+
+def _tokenizer(model: str) -> str:
+    """Where the model's tokenizer is."""
+    if Path(model).is_dir():
+        return model
+    return str(_package("transformers.utils").cached_file(model, "tokenizer.json"))
 
 
 def _text_of(path: Path) -> str:
@@ -326,7 +357,8 @@ def _efficientnet_lite0(weights: str | None, size: int | None) -> _Parts:
 
 
 def _minilm(weights: str | None, size: int | None) -> _Parts:
-    return _hf(str(minilm_folder()), weights, size)
+    parts = _hf(str(minilm_folder()), weights, size)
+    return parts._replace(prepare=TokenPreparation(MINILM))
 
 
 Build = Callable[[str | None, int | None], _Parts]

@@ -20,7 +20,13 @@ from kshot.nn import add_adapter, build_encoder, merge_adapters
 from kshot.nn.adapters import freeze_all_but
 from kshot.nn.pretrained import fit_weights, is_pretrained, pretrained_encoder, read_weights
 from kshot.options import check_options
-from kshot.training.config import EncoderConfig, EpisodesConfig, EvaluationConfig, RunConfig
+from kshot.training.config import (
+    Blueprint,
+    EncoderConfig,
+    EpisodesConfig,
+    EvaluationConfig,
+    RunConfig,
+)
 from kshot.types import first_tensor
 
 
@@ -102,11 +108,11 @@ def source_of(data: Dataset, split: str) -> Source:
     return data[split]
 
 
-def make_learner(config: RunConfig, shape: TaskShape, *, restored: bool = False) -> MetaLearner:
-    """The learner with the weights that it starts from; fresh ones are drawn by the run's seed.
+def make_learner(config: Blueprint, shape: TaskShape, *, restored: bool = False) -> MetaLearner:
+    """The learner with the weights that it starts from; fresh ones are drawn by the seed.
 
     Args:
-        config: of the run.
+        config: of a run, or its part.
         shape: of its tasks.
         restored: its weights will come from a run folder: none are read or downloaded here.
 
@@ -121,13 +127,7 @@ def make_learner(config: RunConfig, shape: TaskShape, *, restored: bool = False)
         # Weights that stay as they are go with the statistics that they were trained with.
         known = learner_options(learner_class(config.learner.name))
         options = {**({"normalization": "frozen"} if "normalization" in known else {}), **options}
-    learner = build_learner(config.learner.name, encoder, shape, options)
-    if not any(True for _ in learner.parameters()):
-        raise ConfigError(
-            f"{config.learner.name} without an encoder has nothing to train: set "
-            "encoder.name=conv4 for images, or mlp for other features."
-        )
-    return learner
+    return build_learner(config.learner.name, encoder, shape, options)
 
 
 def make_encoder(

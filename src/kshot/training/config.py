@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,8 @@ EMBEDDED = {"glyphs", "digits", "sinusoid", "wordnet"}
 """Data sets that need no download, or come by pip."""
 
 # TOML has lists and no tuples: a range of ways or shots is written [1, 5].
+M = TypeVar("M", bound=BaseModel)
+
 Count = Annotated[
     int | tuple[int, int], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
 ]
@@ -125,14 +127,19 @@ class EvaluationConfig(EpisodesConfig):
     transductive: bool | None = None
 
 
-class RunConfig(_Strict):
+class Blueprint(_Strict):
+    """What a learner is built from."""
+
+    seed: int = Field(0, ge=0, lt=2**63)
+    encoder: Annotated[EncoderConfig, BeforeValidator(_chosen_encoder)] = EncoderConfig(name="none")
+    learner: Chosen
+
+
+class RunConfig(Blueprint):
     """All settings of `kshot train`."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(0, ge=0, lt=2**63)
     dataset: Chosen | list[Chosen]
-    encoder: Annotated[EncoderConfig, BeforeValidator(_chosen_encoder)] = EncoderConfig(name="none")
-    learner: Chosen
     train: TrainConfig = TrainConfig()
     validation: ValidationConfig = ValidationConfig()
     evaluation: list[EvaluationConfig] = []
@@ -222,8 +229,17 @@ def validate(raw: dict[str, Any]) -> RunConfig:
     Raises:
         ConfigError: that names the first thing that is wrong.
     """
+    return _validated(RunConfig, raw)
+
+
+def validate_blueprint(raw: dict[str, Any]) -> Blueprint:
+    """As `validate`, of encoder, learner and seed alone."""
+    return _validated(Blueprint, raw)
+
+
+def _validated(model: type[M], raw: dict[str, Any]) -> M:
     try:
-        return RunConfig.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         extra = first["type"] == "extra_forbidden"

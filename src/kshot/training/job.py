@@ -149,6 +149,11 @@ def run(
 
 def _check_steps(config: RunConfig, learner: MetaLearner) -> None:
     steps, name = config.train.steps, type(learner).__name__
+    if not any(True for _ in learner.parameters()):
+        raise ConfigError(
+            f"{config.learner.name} without an encoder has nothing to train: set "
+            "encoder.name=conv4 for images, or mlp for other features."
+        )
     movable = any(p.requires_grad for p in learner.parameters())
     if steps and not (learner.trains and movable):
         why = "takes its encoder as it is" if not learner.trains else "has only frozen weights here"

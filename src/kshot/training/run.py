@@ -47,12 +47,14 @@ class Run:
         config: what it was trained with.
         learner: with its best weights, ready to adapt.
         meta_steps: outer steps behind those weights.
+        shape: of the tasks that it was built for.
     """
 
     folder: Path
     config: RunConfig
     learner: MetaLearner
     meta_steps: int
+    shape: TaskShape
 
 
 class RunFolder:
@@ -247,14 +249,7 @@ def load_run(folder: str | Path) -> Run:
         )
     try:
         config = validate(manifest["config"])
-        fields = manifest["task_shape"]
-        shape = TaskShape(
-            tuple(fields["x_shape"]),
-            fields["way"],
-            fields["length"],
-            tuple(fields["y_shape"]),
-            fields.get("classes", 0),
-        )
+        shape = shape_of(manifest["task_shape"])
         with torch.random.fork_rng():
             learner = make_learner(config, shape, restored=True)
         weights = load_file(str(path / WEIGHTS))
@@ -266,7 +261,18 @@ def load_run(folder: str | Path) -> Run:
         raise CheckpointError(
             f"{path} is damaged or incomplete ({what}): train it again."
         ) from error
-    return Run(path, config, learner.eval(), meta_steps)
+    return Run(path, config, learner.eval(), meta_steps, shape)
+
+
+def shape_of(fields: Mapping[str, Any]) -> TaskShape:
+    """The shape of tasks as a file has it."""
+    return TaskShape(
+        tuple(fields["x_shape"]),
+        fields["way"],
+        fields["length"],
+        tuple(fields["y_shape"]),
+        fields.get("classes", 0),
+    )
 
 
 def _check_fit(path: Path, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,122 @@
+"""What the classifier and the regressor share: inputs, features, the fitted state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from kshot.errors import ConfigError, InputError
+from kshot.estimators.inputs import Inputs, load, read_inputs
+from kshot.estimators.ready import Chosen, Ready, of_module, of_names, of_run
+from kshot.evaluation import as_protocol
+from kshot.evaluation.embedding import device_of, evaluating, on_features
+from kshot.learners import MetaLearner, TaskShape
+from kshot.training.build import pick_device
+from kshot.training.run import load_run
+from kshot.types import Examples, Features, Output, concatenate, map_features, unlabelled
+
+ROWS = {"vectors": 4096, "images": 64, "texts": 64}
+"""Examples that are loaded and embedded at once."""
+
+Learner = Chosen | MetaLearner | Path
+
+
+class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
+    """A learner behind scikit-learn's contract: `fit` adapts it, `predict` asks it."""
+
+    def __init__(
+        self,
+        learner: Learner | None = None,
+        encoder: Chosen | nn.Module | None = None,
+        *,
+        device: str = "auto",
+    ) -> None:
+        self.learner = learner
+        self.encoder = encoder
+        self.device = device
+
+    def _inputs(self, x: Any, *, fitting: bool) -> Inputs:
+        """The examples; vectors by scikit-learn's rules."""
+        inputs = read_inputs(x)
+        if inputs.kind == "vectors":
+            return Inputs("vectors", validate_data(self, x, reset=fitting, dtype=np.float32))
+        if inputs.size == 0:
+            raise InputError("there are no examples: give at least one.")
+        return inputs
+
+    def _get_ready(self, inputs: Inputs, shape: TaskShape) -> Ready:
+        """The learner that was chosen."""
+        learner, encoder = self.learner, self.encoder
+        if isinstance(learner, MetaLearner):
+            ready = of_module(learner, inputs, shape)
+        elif isinstance(learner, Path) or (isinstance(learner, str) and Path(learner).is_dir()):
+            ready = of_run(load_run(learner))
+        else:
+            return of_names(learner or self._default(inputs), encoder, inputs, shape)
+        if encoder is not None:
+            raise ConfigError(
+                f"the learner {learner} brings its encoder: leave encoder={encoder!r} out."
+            )
+        return ready
+
+    def _default(self, inputs: Inputs) -> str:
+        raise NotImplementedError
+
+    def _adapt(self, ready: Ready, inputs: Inputs, y: Tensor, way: int) -> None:
+        """Embed the support and learn from it."""
+        learner = ready.learner.to(pick_device(self.device))
+        if learner.head.transductive:
+            raise ConfigError(
+                f"{type(learner).__name__} learns from the queries too, so that the answer to one "
+                "would depend on the others: choose an inductive learner (kshot learners)."
+            )
+        self.ready_ = ready
+        self.learner_ = as_protocol(learner, False)
+        self.features_ = self._features(inputs)
+        self._learn(y, way)
+
+    def _learn(self, y: Tensor, way: int) -> None:
+        """Fit the head to the features."""
+        support = Examples(map_features(lambda v: v.unsqueeze(0), self.features_), y[None], way=way)
+        behind = self._behind
+        with evaluating(behind):
+            self.state_ = behind.adapt(support.to(device_of(self.learner_))).state
+        self.labels_ = y
+
+    @property
+    def _behind(self) -> MetaLearner:
+        """What takes features: the learner without its encoder, where it embeds one by one."""
+        return on_features(self.learner_) if self.learner_.pointwise else self.learner_
+
+    def _features(self, inputs: Inputs) -> Features:
+        """The examples as the head gets them, on the CPU."""
+        return concatenate(list(self._chunks(inputs)))
+
+    def _chunks(self, inputs: Inputs) -> Iterator[Features]:
+        """Features of some rows at a time: memory does not grow with the inputs."""
+        learner = self.learner_
+        count = ROWS[inputs.kind]
+        for start in range(0, inputs.size, count):
+            x = load(self.ready_.form, inputs.part(slice(start, start + count)))
+            if not learner.pointwise:
+                yield x
+                continue
+            with evaluating(learner):
+                rows = map_features(lambda v: v.unsqueeze(0).to(device_of(learner)), x)
+                yield learner.embed(unlabelled(rows))[0][0].cpu()
+
+    def _answers(self, x: Any) -> Iterator[Output]:
+        """What the fitted learner says, some rows at a time."""
+        check_is_fitted(self)
+        behind = self._behind
+        for features in self._chunks(self._inputs(x, fitting=False)):
+            rows = map_features(lambda v: v.unsqueeze(0).to(device_of(self.learner_)), features)
+            with evaluating(behind):
+                output = behind.predict(self.state_, rows)
+            yield output

@@ -1,0 +1,163 @@
+"""A few-shot classifier with scikit-learn's contract."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from kshot.errors import InputError
+from kshot.estimators.base import FewShotEstimator
+from kshot.estimators.inputs import Inputs, read_inputs
+from kshot.learners import TaskShape
+from kshot.types import concatenate
+
+LONGEST_LABEL = 200
+"""In characters."""
+
+
+class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
+    """Learns classes from a few examples of each: photos, texts or rows of numbers.
+
+    `fit` adapts a meta-trained or pretrained learner to the examples; nothing is trained for long,
+    and classes can be added or removed afterwards. Examples are arrays of vectors; arrays, PIL
+    images, `Path`s or names of files that exist, for images; other strings, for texts.
+
+    Args:
+        learner: a run folder of `kshot train`, a `MetaLearner`, or a method by name (`kshot
+            learners`), with options as a table such as `{"name": "rfs", "penalty": 0.1}`. By
+            default `protonet` for vectors and `simpleshot` on an encoder.
+        encoder: for a method by name: a pretrained network by name, such as
+            `efficientnet_lite0` or `minilm`, or a module. Vectors need none.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+
+    Attributes:
+        classes_: the labels, in the order of the columns of `predict_proba`.
+        n_features_in_: the length of vectors.
+
+    Example:
+        >>> import kshot
+        >>> from sklearn.datasets import load_iris
+        >>> x, y = load_iris(return_X_y=True)
+        >>> model = kshot.FewShotClassifier().fit(x[::10], y[::10])
+        >>> round(model.score(x, y), 2)
+        0.9
+    """
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Learn the classes of `y` from their examples.
+
+        Args:
+            X: the examples: vectors `(examples, features)`, images, or texts.
+            y: one label per example.
+
+        Raises:
+            InputError: (a ValueError) for examples or labels that cannot be used.
+            ConfigError: for a learner or encoder that cannot be had.
+        """
+        inputs = self._inputs(X, fitting=True)
+        labels = self._labels(y, inputs)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise InputError(
+                f"y has 1 class, {self.classes_[0]!r}: give examples of at least 2 classes."
+            )
+        shape = TaskShape((), len(self.classes_), inputs.size)
+        ready = self._get_ready(inputs, shape)
+        self._adapt(ready, inputs, torch.from_numpy(codes), len(self.classes_))
+        return self
+
+    def _labels(self, y: Any, inputs: Inputs) -> NDArray[Any]:
+        if y is None:
+            raise InputError("requires y to be passed, but the target y is None: give the labels.")
+        labels = column_or_1d(y, warn=True)
+        if len(labels) != inputs.size:
+            raise InputError(
+                f"there are {inputs.size} examples but {len(labels)} labels: give one each."
+            )
+        check_classification_targets(labels)
+        texts: list[Any] = labels.tolist()
+        for label in texts:
+            if isinstance(label, str) and not 0 < len(label.strip()) <= LONGEST_LABEL:
+                raise InputError(
+                    f"the label {label[:40]!r} has {len(label)} characters: a label has from 1 to "
+                    f"{LONGEST_LABEL}."
+                )
+        return np.asarray(labels)
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Probabilities `(examples, classes)`, in the order of `classes_`."""
+        return np.asarray(torch.softmax(self._logits(X), -1))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable label of each example."""
+        check_is_fitted(self)
+        found: NDArray[Any] = self.classes_[self._logits(X).argmax(-1).numpy()]
+        return found
+
+    def _logits(self, x: Any) -> torch.Tensor:
+        """Of each example, `(examples, classes)`."""
+        parts = [output for output in self._answers(x) if isinstance(output, torch.Tensor)]
+        return torch.cat(parts, 1).squeeze(0).double().cpu()
+
+    def _default(self, inputs: Inputs) -> str:
+        return "protonet" if inputs.kind == "vectors" else "simpleshot"
+
+    def add_examples(self, X: Any, y: Any) -> Self:
+        """Learn from more examples, of known or of new classes; only these are embedded."""
+        check_is_fitted(self)
+        inputs = self._inputs(X, fitting=False)
+        labels = self._labels(y, inputs)
+        known = {label: i for i, label in enumerate(self.classes_.tolist())}
+        for label in labels.tolist():
+            known.setdefault(label, len(known))
+        codes = torch.tensor([known[label] for label in labels.tolist()])
+        self._relearn(
+            concatenate([self.features_, self._features(inputs)]),
+            torch.cat([self.labels_, codes]),
+            np.array(list(known)),
+        )
+        return self
+
+    def add_class(self, X: Any, label: Hashable) -> Self:
+        """Learn a new class from its examples; only these are embedded."""
+        check_is_fitted(self)
+        if label in self.classes_.tolist():
+            raise InputError(f"there is a class {label!r}: add to it by add_examples.")
+        return self.add_examples(X, [label] * read_inputs(X).size)
+
+    def remove_class(self, label: Hashable) -> Self:
+        """Forget a class and its examples."""
+        check_is_fitted(self)
+        classes = self.classes_.tolist()
+        if label not in classes:
+            raise InputError(f"there is no class {label!r}: the classes are {classes[:20]}.")
+        if len(classes) == 2:
+            raise InputError(f"without {label!r} there would be 1 class; 2 are needed.")
+        code = classes.index(label)
+        keep = self.labels_ != code
+        codes = self.labels_[keep]
+        features = self.features_
+        kept = (
+            {name: v[keep] for name, v in features.items()}
+            if isinstance(features, dict)
+            else features[keep]
+        )
+        self._relearn(kept, codes - (codes > code).long(), np.delete(self.classes_, code))
+        return self
+
+    def _relearn(self, features: Any, codes: torch.Tensor, classes: NDArray[Any]) -> None:
+        before = self.features_
+        self.features_ = features
+        try:
+            self._learn(codes, len(classes))
+        except Exception:
+            self.features_ = before
+            raise
+        self.classes_ = classes

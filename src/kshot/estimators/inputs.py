@@ -1,0 +1,263 @@
+"""What people give, and how an encoder gets it: vectors, images, texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from kshot.datasets.images import ImageFormat, is_image, open_image, plain_image
+from kshot.datasets.raw import UnreadableError
+from kshot.datasets.texts import tokenize
+from kshot.errors import CheckpointError, InputError
+from kshot.types import Features
+
+Kind = Literal["vectors", "images", "texts"]
+
+
+class Inputs(NamedTuple):
+    """Examples of one kind, not yet loaded.
+
+    Attributes:
+        kind: of all of them.
+        items: an array `(examples, features)` of vectors; a list of texts; a list of images, each
+            a path, a PIL image or an array.
+    """
+
+    kind: Kind
+    items: Any
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.items)
+
+    def part(self, rows: slice) -> Inputs:
+        """Some of them."""
+        return Inputs(self.kind, self.items[rows])
+
+
+def read_inputs(x: Any) -> Inputs:
+    """Tell what the examples are.
+
+    Strings that name existing files with an image's ending are images, and so are `Path`s, PIL
+    images and arrays of more than two axes; other strings are texts; the rest is vectors.
+
+    Raises:
+        InputError: for a mix of kinds, or arrays that are no images.
+    """
+    if isinstance(x, Tensor):
+        x = x.detach().cpu().numpy()
+    if isinstance(x, np.ndarray) and x.ndim > 2:
+        return Inputs("images", list(_pixels(x)))
+    strings = isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.kind in "OUT"
+    items = list(x) if strings or isinstance(x, (list, tuple)) or _is_column(x) else []
+    kinds: dict[Kind, int] = {_kind(item): i for i, item in reversed(list(enumerate(items)))}
+    if len(kinds) > 1:
+        (one, first), (other, second) = sorted(kinds.items(), key=lambda pair: pair[1])[:2]
+        raise InputError(
+            f"example {first} is {_shown(items[first])} ({one}), but example {second} is "
+            f"{_shown(items[second])} ({other}): give examples of one kind."
+            + (" A file is an image if it exists." if {"images", "texts"} == {one, other} else "")
+        )
+    kind: Kind = next(iter(kinds), "vectors")
+    if kind == "images":
+        return Inputs(kind, [i[0] if isinstance(i, np.ndarray) else i for i in _unpacked(items)])
+    return Inputs(kind, items if kind == "texts" else x)
+
+
+def _is_column(x: Any) -> bool:
+    """Whether x is a column of a table, such as a pandas Series of texts."""
+    return getattr(x, "ndim", None) == 1 and hasattr(x, "iloc")
+
+
+def _kind(item: Any) -> Kind:
+    if isinstance(item, str):
+        return "images" if is_image(item) and Path(item).is_file() else "texts"
+    picture = isinstance(item, (Path, Image.Image)) or getattr(item, "ndim", 0) > 1
+    return "images" if picture else "vectors"
+
+
+def _unpacked(items: Sequence[Any]) -> list[Any]:
+    """Images in a list, of which each array may have a shape of its own."""
+    arrays = [np.asarray(i)[None] if getattr(i, "ndim", 0) > 1 else i for i in items]
+    return [_pixels(i) if isinstance(i, np.ndarray) else i for i in arrays]
+
+
+def _shown(item: Any) -> str:
+    if isinstance(item, (str, Path)):
+        return f"{str(item)!r}" if len(str(item)) < 200 else f"{str(item)[:60]!r}..."
+    return f"of type {type(item).__name__}"
+
+
+def _pixels(x: NDArray[Any]) -> NDArray[np.uint8]:
+    """Arrays of images as bytes, `(examples, height, width)` or `(examples, height, width, 3)`."""
+    if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[-1] not in (1, 3):
+        x = np.moveaxis(x, 1, -1)
+    if x.ndim == 4 and x.shape[-1] == 1:
+        x = x[..., 0]
+    if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[-1] != 3) or 0 in x.shape[1:]:
+        raise InputError(
+            f"an array of shape {x.shape} is neither vectors (examples, features) nor images: give "
+            "(examples, height, width), with 1 or 3 channels before or after these."
+        )
+    if x.dtype == np.uint8:
+        return x
+    if x.dtype.kind == "f" and x.size and x.min() >= 0 and x.max() <= 1:
+        return np.asarray((x * 255).round(), dtype=np.uint8)
+    if x.dtype == bool:
+        return x.astype(np.uint8) * np.uint8(255)
+    raise InputError(
+        f"images of {x.dtype} are not understood here (their values are not all from 0 to 1): "
+        "give bytes from 0 to 255, or floats from 0 to 1."
+    )
+
+
+@dataclass(frozen=True)
+class VectorForm:
+    """Vectors of one length.
+
+    Attributes:
+        width: numbers of an example.
+    """
+
+    width: int
+    kind: Literal["vectors"] = "vectors"
+
+    def tensor(self, items: Any) -> Tensor:
+        """`(examples, width)`."""
+        return torch.as_tensor(np.asarray(items), dtype=torch.get_default_dtype())
+
+
+@dataclass(frozen=True)
+class ImageForm:
+    """Square images of one size.
+
+    Attributes:
+        size: in pixels.
+        channels: 1 (grey) or 3 (colour).
+        characters: bring strokes to what kshot's characters are trained on, bright on black.
+    """
+
+    size: int
+    channels: int = 3
+    characters: bool = False
+    kind: Literal["images"] = "images"
+
+    def tensor(self, items: Sequence[Any]) -> Tensor:
+        """`(examples, channels, size, size)` from 0 to 1.
+
+        Raises:
+            InputError: for what is no readable image.
+        """
+        images = [self._image(item) for item in items]
+        return torch.from_numpy(np.stack(images)).float() / 255
+
+    def _image(self, item: Any) -> NDArray[np.uint8]:
+        try:
+            image = _opened(item)
+        except UnreadableError as error:
+            raise InputError(
+                f"{_shown(item)} cannot be used as an image: {error}. Leave it out, or save it "
+                "again as PNG or JPEG."
+            ) from error
+        if self.characters:
+            return as_character(image, self.size)[None]
+        return ImageFormat(self.size, self.channels, "bilinear").fit(image)
+
+
+def _opened(item: Any) -> Image.Image:
+    if isinstance(item, Image.Image):
+        return plain_image(item)
+    if isinstance(item, np.ndarray):
+        return Image.fromarray(item)
+    try:
+        return open_image(Path(item).read_bytes())
+    except OSError as error:
+        raise UnreadableError(str(error.strerror or error)) from error
+
+
+def as_character(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Strokes on a background of any brightness as bright strokes on black, `(size, size)`.
+
+    The border tells the background; what is not square is completed with it.
+    """
+    grey = np.asarray(image.convert("L"), dtype=np.float32)
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    ink = np.abs(grey - np.median(border))
+    ink *= 255 / max(float(ink.max()), 1.0)
+    height, width = ink.shape
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = np.pad(ink, ((top, side - height - top), (left, side - width - left)))
+    if side != size:
+        square = np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR))
+        square = square * (255 / max(float(square.max()), 1.0))
+    return square.clip(0, 255).round().astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class TextForm:
+    """Texts as tokens.
+
+    Attributes:
+        tokenizer: see `kshot.datasets.texts.tokenize`.
+        length: in tokens.
+    """
+
+    tokenizer: str
+    length: int = 64
+    kind: Literal["texts"] = "texts"
+
+    def tensor(self, items: Sequence[str]) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask`, `(examples, length)` each."""
+        return tokenize(items, self.tokenizer, self.length)
+
+
+Form = VectorForm | ImageForm | TextForm
+_FORMS: dict[Kind, type[Form]] = {"vectors": VectorForm, "images": ImageForm, "texts": TextForm}
+
+
+def form_facts(form: Form) -> dict[str, Any]:
+    """What `form_of` makes the form of again."""
+    return asdict(form)
+
+
+def form_of(facts: Mapping[str, Any]) -> Form:
+    """The form of a model file.
+
+    Raises:
+        CheckpointError: if there is none of that kind.
+    """
+    try:
+        made: Form = _FORMS[facts["kind"]](**facts)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"the model takes inputs that this kshot does not know ({dict(facts)})."
+        ) from error
+    return made
+
+
+def load(form: Form, inputs: Inputs) -> Features:
+    """The examples as tensors.
+
+    Raises:
+        InputError: for inputs of another kind, or what cannot be read.
+    """
+    if inputs.kind != form.kind:
+        raise InputError(
+            f"this model takes {form.kind}, but these are {inputs.kind}"
+            + (
+                "; a file that does not exist is taken for a text."
+                if inputs.kind == "texts"
+                else "."
+            )
+        )
+    return form.tensor(inputs.items)

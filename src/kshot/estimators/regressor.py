@@ -1,0 +1,85 @@
+"""A few-shot regressor with scikit-learn's contract."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import RegressorMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_array, check_consistent_length
+
+from kshot.errors import InputError
+from kshot.estimators.base import FewShotEstimator
+from kshot.estimators.inputs import Inputs
+from kshot.learners import TaskShape
+from kshot.types import Gaussian
+
+
+class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
+    """Learns values from a few examples: of photos, texts or rows of numbers.
+
+    As `FewShotClassifier`, with values in the place of labels.
+
+    Args:
+        learner: a run folder of `kshot train`, a `MetaLearner`, or a method for regression by name
+            (`kshot learners`), with options as a table; `r2d2`, a ridge regression, by default.
+        encoder: for a method by name: a pretrained network by name, or a module. Vectors need none.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+
+    Attributes:
+        n_features_in_: the length of vectors.
+
+    Example:
+        >>> import kshot
+        >>> from sklearn.datasets import load_diabetes
+        >>> x, y = load_diabetes(return_X_y=True)
+        >>> model = kshot.FewShotRegressor({"name": "r2d2", "penalty": 0.01}).fit(x[:50], y[:50])
+        >>> round(model.score(x[50:], y[50:]), 1)
+        0.4
+    """
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Learn the values `y`, `(examples,)` or `(examples, values)`.
+
+        Args:
+            X: the examples: vectors `(examples, features)`, images, or texts.
+            y: the values of each.
+
+        Raises:
+            InputError: (a ValueError) for examples or values that cannot be used.
+            ConfigError: for a learner or encoder that cannot be had.
+        """
+        inputs = self._inputs(X, fitting=True)
+        if y is None:
+            raise InputError("requires y to be passed, but the target y is None: give the values.")
+        values = check_array(y, ensure_2d=False, dtype=np.float32, input_name="y")
+        check_consistent_length(range(inputs.size), values)
+        self._flat = values.ndim == 1
+        rows = torch.tensor(values.reshape(len(values), -1))
+        shape = TaskShape((), 0, inputs.size, (rows.shape[1],))
+        # A method that is solved or trained at a rate is for values of about 1.
+        self.mean_, spread = rows.mean(0), rows.std(0, correction=0)
+        self.scale_ = torch.where(spread > 0, spread, torch.ones_like(spread))
+        ready = self._get_ready(inputs, shape)
+        self._adapt(ready, inputs, (rows - self.mean_) / self.scale_, 0)
+        return self
+
+    def predict(self, X: Any) -> NDArray[np.float64]:
+        """The values of each example; of an uncertain learner their mean."""
+        parts = [
+            output.mean if isinstance(output, Gaussian) else output for output in self._answers(X)
+        ]
+        rows = torch.cat(parts, 1).squeeze(0).cpu() * self.scale_ + self.mean_
+        values = np.asarray(rows.double())
+        return values[:, 0] if self._flat else values
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _default(self, inputs: Inputs) -> str:
+        return "r2d2"

@@ -1,0 +1,234 @@
+"""`FewShotClassifier`: what goes in, what comes out, and what is refused."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import NearestCentroid
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+import kshot
+from kshot.errors import ConfigError, EpisodeError, InputError
+from kshot.learners.inner_loop import NetworkLearner
+
+
+def blobs(classes=4, each=6, width=5, seed=0):
+    generator = np.random.default_rng(seed)
+    y = np.repeat(np.arange(classes), each)
+    return generator.normal(size=(len(y), width)) + 3 * np.eye(classes, width)[y], y
+
+
+class Brightness(nn.Module):
+    """The mean of each channel's rows: a tiny encoder of images."""
+
+    def forward(self, x):
+        return x.mean(-1).flatten(1)
+
+
+def pictures(count=8, size=16, channels=3):
+    """Half of them dark above, half dark below."""
+    x = np.full((count, size, size, channels), 200, np.uint8)
+    x[::2, : size // 2], x[1::2, size // 2 :] = 30, 30
+    return x, np.array(["above", "below"] * (count // 2))
+
+
+def test_vectors_are_nearest_centroids():
+    x, y = blobs()
+    model = kshot.FewShotClassifier().fit(x, y)
+    other, _ = blobs(seed=1)
+    assert (model.predict(other) == NearestCentroid().fit(x, y).predict(other)).all()
+    assert model.predict_proba(other).sum(1) == pytest.approx(1)
+    assert model.score(x, y) > 0.9
+
+
+def test_the_tools_of_scikit_learn():
+    x, y = blobs()
+    names = np.array(["ant", "bee", "cat", "dog"])[y]
+    pipeline = make_pipeline(StandardScaler(), kshot.FewShotClassifier())
+    search = GridSearchCV(
+        pipeline, {"fewshotclassifier__learner": ["protonet", "rfs", "nearest_neighbour"]}, cv=3
+    )
+    assert search.fit(x, names).best_score_ > 0.8
+    copy = clone(kshot.FewShotClassifier("rfs"))
+    assert copy.learner == "rfs"
+    with pytest.raises(NotFittedError):
+        copy.predict(x)
+    again = pickle.loads(pickle.dumps(copy.fit(x, names)))
+    assert (again.predict(x) == copy.predict(x)).all()
+
+
+@pytest.mark.parametrize("kind", ["array", "channels first", "tensor", "floats", "grey", "pil"])
+def test_images_in_memory(kind, tmp_path):
+    x, y = pictures()
+    given = {
+        "array": x,
+        "channels first": np.moveaxis(x, -1, 1),
+        "tensor": torch.from_numpy(x.copy()).permute(0, 3, 1, 2),
+        "floats": x / 255.0,
+        "grey": x[..., 0],
+        "pil": [Image.fromarray(i) for i in x],
+    }[kind]
+    if kind == "pil":  # an encoder that does not say its size needs arrays
+        with pytest.raises(InputError, match="arrays of that size"):
+            kshot.FewShotClassifier("protonet", Brightness()).fit(given, y)
+        return
+    model = kshot.FewShotClassifier("protonet", Brightness()).fit(given, y)
+    assert model.score(given, y) == 1
+    assert model.score(given[:3], y[:3]) == 1
+
+
+def test_image_files_of_any_size(tmp_path):
+    x, y = pictures(channels=3)
+    paths = []
+    for i, image in enumerate(x):
+        size = (20 + 3 * i, 20 + 3 * i)
+        path = tmp_path / f"{i}.{'png' if i % 2 else 'jpg'}"
+        Image.fromarray(image).resize(size).save(path)
+        paths.append(path)
+    encoder = kshot.nn.Pretrained(Brightness(), kshot.nn.ImagePreparation(16), 48)
+    model = kshot.FewShotClassifier("protonet", encoder).fit(paths, y)
+    assert model.score([str(p) for p in paths], y) == 1
+    with Image.open(paths[0]) as opened:
+        assert model.predict([opened]) == ["above"]
+
+
+def test_a_run_folder(tmp_path, small_run):
+    model = kshot.FewShotClassifier(small_run)
+    digits = kshot.load("digits")["test"]
+    rows = torch.cat([torch.arange(o, o + 5) for o in digits.offsets.tolist()])
+    images, labels = digits.x[:, 0].numpy(), digits.labels().numpy()
+    model.fit(images[rows], labels[rows])
+    black_on_white = 255 - images[::20]
+    assert model.score(images[::20], labels[::20]) > 0.25
+    assert (model.predict(black_on_white) == model.predict(images[::20])).mean() > 0.98
+    with pytest.raises(ConfigError, match="brings its encoder"):
+        kshot.FewShotClassifier(small_run, "minilm").fit(images[rows], labels[rows])
+
+
+def test_classes_come_and_go():
+    x, y = blobs()
+    whole = kshot.FewShotClassifier().fit(x, y)
+    model = kshot.FewShotClassifier().fit(x[y < 3], y[y < 3])
+    before = model.state_.head.means.clone()
+    model.add_class(x[y == 3], 3)
+    assert torch.equal(model.state_.head.means[:, :3], before)  # the others were not touched
+    assert np.allclose(model.predict_proba(x), whole.predict_proba(x))
+    model.remove_class(0)
+    assert model.classes_.tolist() == [1, 2, 3]
+    rest = kshot.FewShotClassifier().fit(x[y > 0], y[y > 0])
+    assert np.allclose(model.predict_proba(x), rest.predict_proba(x))
+    model.add_examples(x[:1], [0])
+    assert model.predict(x[:1]) == [0]
+    with pytest.raises(InputError, match="there is a class 0"):
+        model.add_class(x[:2], 0)
+    with pytest.raises(InputError, match="no class 7"):
+        model.remove_class(7)
+
+
+def test_a_fixed_way_stays_and_says_so():
+    x, y = blobs(3)
+    torch.manual_seed(0)
+    net = nn.Sequential(kshot.nn.MLP(5, hidden=(8,)), nn.Linear(8, 3))
+    model = kshot.FewShotClassifier(kshot.MAML(net, inner_lr=0.1)).fit(x, y)
+    before = model.predict_proba(x)
+    with pytest.raises(EpisodeError, match="way"):
+        model.add_class(x[:2], 9)
+    assert np.allclose(model.predict_proba(x), before)
+    assert isinstance(model.learner_, NetworkLearner)
+
+
+def test_one_answer_does_not_depend_on_the_others():
+    """MAML's authors normalise the queries together; an estimator never does."""
+    x, y = blobs(3)
+    torch.manual_seed(0)
+    net = nn.Sequential(kshot.nn.MLP(5, hidden=(8,), norm=True), nn.Linear(8, 3))
+    model = kshot.FewShotClassifier(kshot.MAML(net, inner_lr=0.1)).fit(x, y)
+    assert np.allclose(model.predict_proba(x)[:1], model.predict_proba(x[:1]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "says"),
+    [
+        (["a text", 3], [0, 1], "examples of one kind"),
+        (["a text", "another"], [0, 1], "texts need an encoder"),
+        (["gone.png", "lost.png"], [0, 1], "texts need an encoder"),
+        (np.zeros((2, 5, 6, 7)), [0, 1], "1 or 3 channels"),
+        (np.full((2, 4, 4), 7.5), [0, 1], "floats from 0 to 1"),
+        (np.zeros((2, 4)), [0, 0], "1 class"),
+        (np.zeros((2, 4)), [0, 1, 2], "2 examples but 3 labels"),
+        (np.zeros((2, 4)), ["a", " "], "has 1 characters"),
+        (np.zeros((2, 4)), ["a", "b" * 10_000], "10000 characters"),
+        (np.zeros((2, 4)), None, "requires y"),
+        ([], [], "Found array with|at least one|1D array"),
+        (np.array([[1.0, np.nan], [0, 1]]), [0, 1], "NaN"),
+        (np.array([["a", 1], [2, 3]], object), [0, 1], "convert"),
+    ],
+)
+def test_bad_input_is_a_value_error(x, y, says):
+    with pytest.raises(ValueError, match=says):
+        kshot.FewShotClassifier().fit(x, y)
+
+
+def test_other_inputs_than_fitted_on():
+    x, y = blobs()
+    model = kshot.FewShotClassifier().fit(x, y)
+    with pytest.raises(ValueError, match="expecting 5 features"):
+        model.predict(x[:, :3])
+    with pytest.raises(InputError, match="takes vectors, but these are texts"):
+        model.predict(["a text"])
+
+
+@pytest.mark.parametrize("name", ["maml", "snail", "reptile", "cnp"])
+def test_what_has_to_be_trained_is_refused(name):
+    x, y = blobs()
+    with pytest.raises(ConfigError, match=r"meta-train it|is for regression|SNAIL"):
+        kshot.FewShotClassifier(name).fit(x, y)
+
+
+def test_a_transductive_learner_is_refused():
+    x, y = blobs()
+    with pytest.raises(ConfigError, match="choose an inductive learner"):
+        kshot.FewShotClassifier("tim").fit(x, y)
+
+
+def test_names_that_do_not_exist():
+    x, y = blobs()
+    with pytest.raises(ConfigError, match="did you mean 'protonet'"):
+        kshot.FewShotClassifier("protonett").fit(x, y)
+    with pytest.raises(ConfigError, match="pretrained encoder"):
+        kshot.FewShotClassifier("rfs", "conv4").fit(x, y)
+    with pytest.raises(ConfigError, match="name"):
+        kshot.FewShotClassifier({"penalty": 2.0}).fit(x, y)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40)], ids=["empty", "text", "cut"]
+)
+def test_files_that_are_no_images(tmp_path, content):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(content)
+    x, y = pictures(2)
+    encoder = kshot.nn.Pretrained(Brightness(), kshot.nn.ImagePreparation(16), 48)
+    model = kshot.FewShotClassifier("protonet", encoder).fit(x, y)
+    with pytest.raises(InputError, match=r"bad\.png.*cannot be used as an image"):
+        model.predict([str(bad)])
+
+
+def test_animations_and_bombs_are_refused(tmp_path):
+    frames = [Image.new("L", (8, 8), v) for v in (0, 100, 200)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    Image.new("1", (12_000, 9_000)).save(tmp_path / "huge.png")
+    x, y = pictures(2)
+    encoder = kshot.nn.Pretrained(Brightness(), kshot.nn.ImagePreparation(16), 48)
+    model = kshot.FewShotClassifier("protonet", encoder).fit(x, y)
+    with pytest.raises(InputError, match="3 frames"):
+        model.predict([tmp_path / "moving.gif"])
+    with pytest.raises(InputError, match="12000 x 9000 pixels"):
+        model.predict([tmp_path / "huge.png"])

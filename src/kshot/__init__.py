@@ -44,6 +44,7 @@ _WHERE = {
     "draw": "episodes",
     "evaluate": "evaluation",
     "load": "datasets",
+    "load_model": "estimators",
     "load_run": "training",
     "meta_train": "training",
     "pretrain": "training",
@@ -65,7 +66,7 @@ __all__ = [*_WHERE, "__version__"]
 if TYPE_CHECKING:
     from kshot.datasets import Dataset, Mixture, TaskFamily, load
     from kshot.episodes import EpisodeSpec, FrozenEpisodes, draw
-    from kshot.estimators import FewShotClassifier, FewShotRegressor
+    from kshot.estimators import FewShotClassifier, FewShotRegressor, load_model
     from kshot.evaluation import evaluate
     from kshot.learners import MetaLearner
     from kshot.learners.anil import ANIL

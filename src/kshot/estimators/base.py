@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from kshot.errors import ConfigError, InputError
-from kshot.estimators.inputs import Inputs, load, read_inputs
+from kshot.estimators.inputs import Inputs, VectorForm, load, read_inputs
+from kshot.estimators.model_file import (
+    ENDING,
+    features_as_tensors,
+    features_of,
+    read_model,
+    write_model,
+)
 from kshot.estimators.ready import Chosen, Ready, of_module, of_names, of_run
 from kshot.evaluation import as_protocol
 from kshot.evaluation.embedding import device_of, evaluating, on_features
@@ -55,6 +62,8 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         learner, encoder = self.learner, self.encoder
         if isinstance(learner, MetaLearner):
             ready = of_module(learner, inputs, shape)
+        elif isinstance(learner, (str, Path)) and Path(learner).suffix == ENDING:
+            ready = read_model(Path(learner))[0]
         elif isinstance(learner, Path) or (isinstance(learner, str) and Path(learner).is_dir()):
             ready = of_run(load_run(learner))
         else:
@@ -65,11 +74,44 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
             )
         return ready
 
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model to one file, which `kshot.load_model` reads on any machine.
+
+        Raises:
+            ConfigError: for a learner that was not chosen by name or as a run folder.
+            CheckpointError: if the file cannot be written.
+        """
+        check_is_fitted(self)
+        support = {**features_as_tensors(self.features_), "labels": self.labels_}
+        facts = {"estimator": type(self).__name__, **self._facts()}
+        write_model(Path(path), self.ready_, facts, support)
+
+    def restore(
+        self, ready: Ready, manifest: Mapping[str, Any], support: Mapping[str, Tensor]
+    ) -> None:
+        """Take the fitted state of a file (see `kshot.load_model`)."""
+        self._take(ready)
+        if isinstance(ready.form, VectorForm):
+            self.n_features_in_ = ready.form.width
+        self.features_ = features_of(support)
+        self._restore_facts(manifest)
+        self._learn(support["labels"], self._way)
+
+    def _facts(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _restore_facts(self, manifest: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    @property
+    def _way(self) -> int:
+        raise NotImplementedError
+
     def _default(self, inputs: Inputs) -> str:
         raise NotImplementedError
 
-    def _adapt(self, ready: Ready, inputs: Inputs, y: Tensor, way: int) -> None:
-        """Embed the support and learn from it."""
+    def _take(self, ready: Ready) -> None:
+        """Keep the learner, which is to answer one query by itself."""
         learner = ready.learner.to(pick_device(self.device))
         if learner.head.transductive:
             raise ConfigError(
@@ -78,8 +120,12 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
             )
         self.ready_ = ready
         self.learner_ = as_protocol(learner, False)
+
+    def _adapt(self, ready: Ready, inputs: Inputs, y: Tensor) -> None:
+        """Embed the support and learn from it."""
+        self._take(ready)
         self.features_ = self._features(inputs)
-        self._learn(y, way)
+        self._learn(y, self._way)
 
     def _learn(self, y: Tensor, way: int) -> None:
         """Fit the head to the features."""

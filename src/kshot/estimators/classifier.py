@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from kshot.errors import InputError
 from kshot.estimators.base import FewShotEstimator
 from kshot.estimators.inputs import Inputs, read_inputs
+from kshot.estimators.model_file import labels_as_facts, labels_of
 from kshot.learners import TaskShape
 from kshot.types import concatenate
 
@@ -70,7 +71,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             )
         shape = TaskShape((), len(self.classes_), inputs.size)
         ready = self._get_ready(inputs, shape)
-        self._adapt(ready, inputs, torch.from_numpy(codes), len(self.classes_))
+        self._adapt(ready, inputs, torch.from_numpy(codes))
         return self
 
     def _labels(self, y: Any, inputs: Inputs) -> NDArray[Any]:
@@ -105,6 +106,16 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         """Of each example, `(examples, classes)`."""
         parts = [output for output in self._answers(x) if isinstance(output, torch.Tensor)]
         return torch.cat(parts, 1).squeeze(0).double().cpu()
+
+    @property
+    def _way(self) -> int:
+        return len(self.classes_)
+
+    def _facts(self) -> dict[str, Any]:
+        return labels_as_facts(self.classes_)
+
+    def _restore_facts(self, manifest: Mapping[str, Any]) -> None:
+        self.classes_ = labels_of(manifest)
 
     def _default(self, inputs: Inputs) -> str:
         return "protonet" if inputs.kind == "vectors" else "simpleshot"

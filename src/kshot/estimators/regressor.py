@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -64,7 +65,7 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
         self.mean_, spread = rows.mean(0), rows.std(0, correction=0)
         self.scale_ = torch.where(spread > 0, spread, torch.ones_like(spread))
         ready = self._get_ready(inputs, shape)
-        self._adapt(ready, inputs, (rows - self.mean_) / self.scale_, 0)
+        self._adapt(ready, inputs, (rows - self.mean_) / self.scale_)
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
@@ -80,6 +81,19 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+    @property
+    def _way(self) -> int:
+        return 0
+
+    def _facts(self) -> dict[str, Any]:
+        scaling = {"mean": self.mean_.tolist(), "scale": self.scale_.tolist()}
+        return {"values": {**scaling, "flat": self._flat}}
+
+    def _restore_facts(self, manifest: Mapping[str, Any]) -> None:
+        values = manifest["values"]
+        self.mean_, self.scale_ = (torch.tensor(values[name]) for name in ("mean", "scale"))
+        self._flat = bool(values["flat"])
 
     def _default(self, inputs: Inputs) -> str:
         return "r2d2"

@@ -253,7 +253,7 @@ def load_run(folder: str | Path) -> Run:
         with torch.random.fork_rng():
             learner = make_learner(config, shape, restored=True)
         weights = load_file(str(path / WEIGHTS))
-        _check_fit(path / WEIGHTS, weights, learner.state_dict())
+        check_fit(path / WEIGHTS, weights, learner.state_dict())
         learner.load_state_dict(weights)
         meta_steps = int(read_words(path / WEIGHTS)["meta_steps"])
     except (KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
@@ -275,14 +275,15 @@ def shape_of(fields: Mapping[str, Any]) -> TaskShape:
     )
 
 
-def _check_fit(path: Path, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+def check_fit(path: Path, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError if the weights of a file are not those of a learner, by shape."""
     shapes = [{name: tuple(w.shape) for name, w in part.items()} for part in (weights, own)]
     for name in sorted(shapes[0].keys() | shapes[1].keys()):
         found, expected = (part.get(name, "absent") for part in shapes)
         if found != expected:
             raise CheckpointError(
-                f"{path} does not fit the run's recipe: {name} is {found} and not {expected}; put "
-                "the run's own file back, or train it again."
+                f"{path} does not fit its own recipe: {name} is {found} and not {expected}; put "
+                "the original file back, or make it again."
             )
 
 

@@ -1,0 +1,224 @@
+"""A fitted model in one file: a zip of safetensors and a JSON manifest, nothing that runs.
+
+manifest.json          versions, classes, what the inputs are, where it comes from, checksums
+learner.safetensors    weights of the encoder and the head
+support.safetensors    what it was fitted on, embedded
+tokenizer.json         for texts
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+import kshot
+from kshot.datasets.texts import tokenizer_text
+from kshot.errors import CheckpointError, ConfigError
+from kshot.estimators.inputs import TextForm, form_facts, form_of
+from kshot.estimators.ready import Ready
+from kshot.files import atomic
+from kshot.training.build import make_learner
+from kshot.training.config import validate_blueprint
+from kshot.training.run import check_fit, shape_of
+from kshot.types import Features
+
+FORMAT = 1
+"""Of the file; a greater number means a newer kshot."""
+
+ENDING = ".kshot"
+MANIFEST, LEARNER, SUPPORT, TOKENIZER = (
+    "manifest.json",
+    "learner.safetensors",
+    "support.safetensors",
+    "tokenizer.json",
+)
+MAX_BYTES = 4 * 2**30
+"""Of a model file."""
+
+MAX_MANIFEST = 8 * 2**20
+"""In bytes: ten thousand classes with long names."""
+
+
+def write_model(
+    path: Path, ready: Ready, facts: Mapping[str, Any], support: Mapping[str, Tensor]
+) -> None:
+    """Write a model, whole or not at all.
+
+    Args:
+        path: of the file.
+        ready: the learner.
+        facts: that are to stand in the manifest.
+        support: tensors that the learner was fitted on; none for a learner alone.
+
+    Raises:
+        ConfigError: for a learner that cannot be built again from names.
+        CheckpointError: if the file cannot be written.
+    """
+    if ready.blueprint is None:
+        raise ConfigError(
+            "this model has a module of your own in it, which a file cannot build again: choose "
+            "learner and encoder by name, or train them by kshot train and give the run folder."
+        )
+    form, members = ready.form, {}
+    if isinstance(form, TextForm):
+        members[TOKENIZER] = tokenizer_text(form.tokenizer).encode()
+        form = replace(form, tokenizer=TOKENIZER)
+    members[LEARNER] = save(_plain(ready.learner.state_dict()))
+    if support:
+        members[SUPPORT] = save(_plain(support))
+    manifest = {
+        "format": FORMAT,
+        "kshot": kshot.__version__,
+        "torch": torch.__version__,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "blueprint": ready.blueprint.model_dump(mode="json"),
+        "task_shape": ready.shape._asdict(),
+        "inputs": form_facts(form),
+        "origin": dict(ready.origin),
+        **facts,
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
+        file.writestr(MANIFEST, text)
+        for name, data in members.items():
+            file.writestr(name, data)
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """What a model file says of itself.
+
+    Raises:
+        CheckpointError: if it is none, is damaged, or was written by a newer kshot.
+    """
+    return _read(path)[0]
+
+
+def read_model(path: Path) -> tuple[Ready, dict[str, Any], dict[str, Tensor]]:
+    """The learner, the manifest, and what it was fitted on; no code of the file is run.
+
+    Raises:
+        CheckpointError: if it is none, is damaged, or was written by a newer kshot.
+    """
+    manifest, members = _read(path)
+    try:
+        blueprint = validate_blueprint(manifest["blueprint"])
+        shape = shape_of(manifest["task_shape"])
+        form = form_of(manifest["inputs"])
+        if isinstance(form, TextForm):
+            form = replace(form, tokenizer=members[TOKENIZER].decode())
+        weights = load(members[LEARNER])
+        support = load(members[SUPPORT]) if SUPPORT in members else {}
+        origin = {str(k): str(v) for k, v in manifest["origin"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+        raise damaged(path, " ".join(str(error).split())[:120]) from error
+    with torch.random.fork_rng():
+        learner = make_learner(blueprint, shape, restored=True).eval()
+    check_fit(path, weights, learner.state_dict())
+    learner.load_state_dict(weights)
+    return Ready(learner, form, blueprint, shape, origin), manifest, support
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Manifest and members, whose sizes and checksums are as the manifest says."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            _check_members(path, file)
+            manifest = json.loads(file.read(MANIFEST))
+            if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+                raise damaged(path, "its manifest has no format")
+            if manifest["format"] > FORMAT:
+                raise CheckpointError(
+                    f"{path} was written by kshot {manifest.get('kshot')} in format "
+                    f"{manifest['format']}, but this is kshot {kshot.__version__}, which reads "
+                    f"format {FORMAT}: upgrade kshot."
+                )
+            members = {name: file.read(name) for name in file.namelist() if name != MANIFEST}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no model {path}: check the path.") from error
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, RecursionError) as error:
+        raise damaged(path, " ".join(str(error).split())[:120]) from error
+    sums = manifest.get("sha256", {})
+    for name, data in members.items():
+        if sums.get(name) != hashlib.sha256(data).hexdigest():
+            raise damaged(path, f"{name} has another checksum than the manifest says")
+    return manifest, members
+
+
+def _check_members(path: Path, file: zipfile.ZipFile) -> None:
+    """Nothing packed, nothing foreign, nothing huge: so it cannot unpack to more than it is."""
+    for info in file.infolist():
+        if info.filename not in (MANIFEST, LEARNER, SUPPORT, TOKENIZER):
+            raise damaged(path, f"it holds {info.filename[:60]!r}, which no model has")
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise damaged(path, f"{info.filename} is packed, as in no model")
+        if info.file_size > (MAX_MANIFEST if info.filename == MANIFEST else MAX_BYTES):
+            raise damaged(path, f"{info.filename} has {info.file_size:,} bytes")
+
+
+def damaged(path: Path, why: str) -> CheckpointError:
+    """The error for a file that is not as it was written."""
+    return CheckpointError(
+        f"{path} is no whole model file ({why}): write it again by `kshot fit`, or copy it again."
+    )
+
+
+def labels_as_facts(classes: NDArray[Any]) -> dict[str, Any]:
+    """Labels for a manifest.
+
+    Raises:
+        ConfigError: for labels that are neither texts, numbers nor truth values.
+    """
+    if classes.dtype.kind == "O" and all(isinstance(c, str) for c in classes):
+        classes = classes.astype(str)
+    if classes.dtype.kind not in "Uiufb":
+        raise ConfigError(
+            f"labels such as {classes[0]!r} cannot be kept in a file: use texts or numbers."
+        )
+    return {"classes": classes.tolist(), "labels": classes.dtype.str}
+
+
+def labels_of(manifest: Mapping[str, Any]) -> NDArray[Any]:
+    """The labels of a manifest.
+
+    Raises:
+        ValueError: if they are none.
+    """
+    kind = np.dtype(manifest["labels"])
+    labels = np.array(manifest["classes"])
+    if kind.kind not in "Uiufb" or labels.ndim != 1 or labels.dtype.kind not in (kind.kind, "i"):
+        raise ValueError(f"labels of type {kind}")
+    return labels.astype(kind)
+
+
+def features_as_tensors(features: Features) -> dict[str, Tensor]:
+    """One tensor, or a dict of them, by names for a file."""
+    parts = features if isinstance(features, dict) else {"": features}
+    return {f"features.{name}": value for name, value in parts.items()}
+
+
+def features_of(support: Mapping[str, Tensor]) -> Features:
+    """The inverse of `features_as_tensors`."""
+    parts = {
+        name.removeprefix("features."): value
+        for name, value in support.items()
+        if name.startswith("features.")
+    }
+    return parts[""] if list(parts) == [""] else parts

@@ -1,0 +1,181 @@
+"""The model file: one file, whole or refused, that runs nothing."""
+
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kshot
+from kshot.errors import CheckpointError, ConfigError
+from tests.estimators.test_classifier import blobs, pictures
+
+GOLDEN = Path(__file__).parent / "data" / "format-1.kshot"
+
+
+@pytest.fixture
+def fitted(tmp_path):
+    x, y = blobs()
+    model = kshot.FewShotClassifier("rfs").fit(x, np.array(["ant", "bee", "cat", "dog"])[y])
+    path = tmp_path / "model.kshot"
+    model.save(path)
+    return model, path
+
+
+def rewritten(path, change=None, **members):
+    """The file with some members replaced, the manifest changed."""
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()} | members
+    manifest = json.loads(parts["manifest.json"])
+    if change is not None:
+        change(manifest)
+    parts["manifest.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in parts.items():
+            file.writestr(name, data)
+
+
+def test_what_was_saved_answers_as_before(fitted):
+    model, path = fitted
+    x, _ = blobs(seed=3)
+    loaded = kshot.load_model(path)
+    assert np.array_equal(loaded.predict_proba(x), model.predict_proba(x))
+    assert loaded.predict(x).tolist() == model.predict(x).tolist()
+    assert loaded.n_features_in_ == 5
+    loaded.add_class(x[:3], "eel")
+    loaded.save(path)
+    assert kshot.load_model(path).classes_.tolist() == ["ant", "bee", "cat", "dog", "eel"]
+
+
+@pytest.mark.parametrize("labels", [[3, 5, 7, 9], [1.0, 2.0, 3.0, 4.0], ["é", "b", "c", "d"]])
+def test_labels_keep_their_type(tmp_path, labels):
+    x, y = blobs()
+    model = kshot.FewShotClassifier().fit(x, np.array(labels)[y])
+    model.save(tmp_path / "m.kshot")
+    loaded = kshot.load_model(tmp_path / "m.kshot")
+    assert loaded.classes_.dtype == model.classes_.dtype
+    assert loaded.predict(x).tolist() == model.predict(x).tolist()
+
+
+def test_values(tmp_path):
+    x, y = blobs()
+    model = kshot.FewShotRegressor().fit(x, 100.0 * y)
+    model.save(tmp_path / "m.kshot")
+    assert np.array_equal(kshot.load_model(tmp_path / "m.kshot").predict(x), model.predict(x))
+
+
+def test_a_run_in_a_file(small_run, tmp_path):
+    """The learner travels with the file; the run folder is not needed any more."""
+    folder = tmp_path / "run"
+    shutil.copytree(small_run, folder)
+    x = np.asarray(kshot.load("digits")["test"].x[::40, 0])
+    y = np.asarray(kshot.load("digits")["test"].labels()[::40])
+    model = kshot.FewShotClassifier(folder).fit(x, y)
+    model.save(tmp_path / "m.kshot")
+    shutil.rmtree(folder)
+    loaded = kshot.load_model(tmp_path / "m.kshot")
+    assert np.allclose(loaded.predict_proba(x), model.predict_proba(x))
+    again = kshot.FewShotClassifier(tmp_path / "m.kshot").fit(x, y)
+    assert np.allclose(again.predict_proba(x), model.predict_proba(x))
+    assert loaded.ready_.origin["run"] == "run"
+
+
+def test_a_module_of_ones_own_cannot_be_saved(tmp_path):
+    x, y = pictures()
+    model = kshot.FewShotClassifier(kshot.NearestNeighbour()).fit(x, y)
+    with pytest.raises(ConfigError, match="module of your own"):
+        model.save(tmp_path / "m.kshot")
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_this_format_are_read_for_ever():
+    """Written by the first kshot that had this format, with keys that this one may not know."""
+    model = kshot.load_model(GOLDEN)
+    x, y = blobs()
+    assert model.classes_.tolist() == ["ant", "bee", "cat", "dog"]
+    assert (model.predict(x) == np.array(["ant", "bee", "cat", "dog"])[y]).all()
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def no_zip(path):
+    path.write_bytes(b"hello")
+
+
+def newer(path):
+    rewritten(path, lambda m: m.update(format=99, kshot="9.0"))
+
+
+def no_format(path):
+    rewritten(path, lambda m: m.pop("format"))
+
+
+def tampered(path):
+    with zipfile.ZipFile(path) as file:
+        data = bytearray(file.read("support.safetensors"))
+    data[-1] ^= 1
+    rewritten(path, **{"support.safetensors": bytes(data)})
+
+
+def foreign_member(path):
+    rewritten(path, **{"run_me.py": b"print('no')"})
+
+
+def bomb(path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("manifest.json", "{}" + " " * 50_000_000)
+    path.write_bytes(buffer.getvalue())
+
+
+def fewer_classes(path):
+    rewritten(path, lambda m: m.update(classes=m["classes"][:2]))
+
+
+def odd_labels(path):
+    rewritten(path, lambda m: m.update(labels="|O"))
+
+
+def other_shape(path):
+    rewritten(path, lambda m: m["blueprint"]["learner"].update(name="meta_baseline"))
+
+
+def no_estimator(path):
+    rewritten(path, lambda m: m.update(estimator="Exec"))
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (cut, "no whole model file"),
+        (no_zip, "no whole model file"),
+        (newer, r"written by kshot 9\.0.*upgrade kshot"),
+        (no_format, "no format"),
+        (tampered, "another checksum"),
+        (foreign_member, r"run_me\.py"),
+        (bomb, "is packed"),
+        (fewer_classes, "no whole model file"),
+        (odd_labels, "labels of type object"),
+        (other_shape, "does not fit its own recipe"),
+        (no_estimator, "FewShotClassifier or FewShotRegressor"),
+    ],
+)
+def test_harmed_files_are_refused(fitted, harm, says):
+    _, path = fitted
+    harm(path)
+    with pytest.raises(CheckpointError, match=says):
+        kshot.load_model(path)
+
+
+def test_a_missing_file_and_a_full_disk(fitted, tmp_path):
+    model, _ = fitted
+    with pytest.raises(CheckpointError, match="no model"):
+        kshot.load_model(tmp_path / "gone.kshot")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot write"):
+        model.save(tmp_path / "file" / "m.kshot")

@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
+from torch import nn
 
 from kshot.errors import InputError
-from kshot.estimators.base import FewShotEstimator
+from kshot.estimators.base import FewShotEstimator, Learner
+from kshot.estimators.confidence import Confidence, estimated, measured
 from kshot.estimators.inputs import Inputs, read_inputs
 from kshot.estimators.model_file import labels_as_facts, labels_of
+from kshot.estimators.ready import Chosen, Ready
+from kshot.evaluation.confidence import familiarity
 from kshot.learners import TaskShape
 from kshot.types import concatenate
 
@@ -36,10 +40,16 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             default `protonet` for vectors and `simpleshot` on an encoder.
         encoder: for a method by name: a pretrained network by name, such as
             `efficientnet_lite0` or `minilm`, or a module. Vectors need none.
+        calibrate: fit the temperature of the probabilities to answers with each example left out,
+            where the learner brings no calibration of its own (`kshot calibrate`).
+        false_accepts: the share of strangers, examples of no known class, that may be taken for
+            known ones; all others are answered `unknown_label`. None knows no strangers.
+        unknown_label: what strangers are called.
         device: `auto`, `cpu`, `cuda` or `mps`.
 
     Attributes:
         classes_: the labels, in the order of the columns of `predict_proba`.
+        confidence_: temperature and threshold, and what they rest on.
         n_features_in_: the length of vectors.
 
     Example:
@@ -50,6 +60,21 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         >>> round(model.score(x, y), 2)
         0.9
     """
+
+    def __init__(
+        self,
+        learner: Learner | None = None,
+        encoder: Chosen | nn.Module | None = None,
+        *,
+        calibrate: bool = False,
+        false_accepts: float | None = None,
+        unknown_label: Hashable = "unknown",
+        device: str = "auto",
+    ) -> None:
+        super().__init__(learner, encoder, device=device)
+        self.calibrate = calibrate
+        self.false_accepts = false_accepts
+        self.unknown_label = unknown_label
 
     def fit(self, X: Any, y: Any) -> Self:
         """Learn the classes of `y` from their examples.
@@ -94,28 +119,63 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities `(examples, classes)`, in the order of `classes_`."""
-        return np.asarray(torch.softmax(self._logits(X), -1))
+        logits = self._logits(X)
+        return np.asarray(torch.softmax(logits / self.confidence_.temperature, -1))
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable label of each example."""
-        check_is_fitted(self)
-        found: NDArray[Any] = self.classes_[self._logits(X).argmax(-1).numpy()]
-        return found
+        """The most probable label of each example, or `unknown_label`."""
+        logits = self._logits(X)
+        found: NDArray[Any] = self.classes_[logits.argmax(-1).numpy()]
+        if self.confidence_.threshold is None:
+            return found
+        known = familiarity(logits).numpy() >= self.confidence_.threshold
+        labels = [label if k else self.unknown_label for label, k in zip(found, known, strict=True)]
+        texts = all(isinstance(label, str) for label in labels)
+        return np.array(labels, dtype=None if texts else object)
 
     def _logits(self, x: Any) -> torch.Tensor:
         """Of each example, `(examples, classes)`."""
+        check_is_fitted(self)
         parts = [output for output in self._answers(x) if isinstance(output, torch.Tensor)]
         return torch.cat(parts, 1).squeeze(0).double().cpu()
+
+    def _learn(self, y: torch.Tensor, way: int) -> None:
+        super()._learn(y, way)
+        share, calibration = self.false_accepts, self.ready_.calibration
+        if share is not None and not 0 < share < 1:
+            raise InputError(f"false_accepts={share}: give a share between 0 and 1, such as 0.05.")
+        if calibration is not None:
+            self.confidence_ = measured(calibration, y, way, share)
+        elif self.calibrate or share is not None:
+            self.confidence_ = estimated(self._behind, self.features_, y, way, share)
+        else:
+            self.confidence_ = Confidence(1.0, None, "nothing: the learner's own probabilities")
 
     @property
     def _way(self) -> int:
         return len(self.classes_)
 
     def _facts(self) -> dict[str, Any]:
-        return labels_as_facts(self.classes_)
+        calibration = self.ready_.calibration
+        return {
+            **labels_as_facts(self.classes_),
+            "confidence": self.confidence_._asdict(),
+            "calibration": None if calibration is None else calibration.as_dict(),
+            "unknown": {"false_accepts": self.false_accepts, "label": self.unknown_label},
+        }
 
     def _restore_facts(self, manifest: Mapping[str, Any]) -> None:
         self.classes_ = labels_of(manifest)
+
+    def restore(
+        self, ready: Ready, manifest: Mapping[str, Any], support: Mapping[str, torch.Tensor]
+    ) -> None:
+        """Take the fitted state of a file, its confidence as it was measured."""
+        super().restore(ready, manifest, support)
+        if "confidence" in manifest:
+            self.confidence_ = Confidence(**manifest["confidence"])
+            self.false_accepts = manifest["unknown"]["false_accepts"]
+            self.unknown_label = manifest["unknown"]["label"]
 
     def _default(self, inputs: Inputs) -> str:
         return "protonet" if inputs.kind == "vectors" else "simpleshot"

@@ -29,6 +29,7 @@ from kshot.datasets.texts import tokenizer_text
 from kshot.errors import CheckpointError, ConfigError
 from kshot.estimators.inputs import TextForm, form_facts, form_of
 from kshot.estimators.ready import Ready
+from kshot.evaluation.calibration import Calibration
 from kshot.files import atomic
 from kshot.training.build import make_learner
 from kshot.training.config import validate_blueprint
@@ -127,13 +128,15 @@ def read_model(path: Path) -> tuple[Ready, dict[str, Any], dict[str, Tensor]]:
         weights = load(members[LEARNER])
         support = load(members[SUPPORT]) if SUPPORT in members else {}
         origin = {str(k): str(v) for k, v in manifest["origin"].items()}
+        calibration = manifest.get("calibration")
+        calibration = None if calibration is None else Calibration.of_dict(calibration)
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise damaged(path, " ".join(str(error).split())[:120]) from error
     with torch.random.fork_rng():
         learner = make_learner(blueprint, shape, restored=True).eval()
     check_fit(path, weights, learner.state_dict())
     learner.load_state_dict(weights)
-    return Ready(learner, form, blueprint, shape, origin), manifest, support
+    return Ready(learner, form, blueprint, shape, origin, calibration), manifest, support
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:

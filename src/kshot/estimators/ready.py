@@ -14,6 +14,7 @@ from torch import nn
 from kshot.datasets.texts import MINILM
 from kshot.errors import ConfigError, InputError, unknown
 from kshot.estimators.inputs import Form, ImageForm, Inputs, TextForm, VectorForm
+from kshot.evaluation.calibration import Calibration, read_calibration
 from kshot.learners import MetaLearner, TaskShape, build_learner, learner_class, learner_names
 from kshot.nn.pretrained import (
     PRETRAINED,
@@ -41,6 +42,7 @@ class Ready:
         blueprint: what it is built from; None for a module of somebody's own, which no file keeps.
         shape: of the tasks that it is built for.
         origin: where it comes from and under which licence, in words.
+        calibration: of its confidence, if it was measured.
     """
 
     learner: MetaLearner
@@ -48,10 +50,11 @@ class Ready:
     blueprint: Blueprint | None
     shape: TaskShape
     origin: Mapping[str, str] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
 
 def of_run(run: Run) -> Ready:
-    """The learner of a run folder."""
+    """The learner of a run folder, with the calibration that `kshot calibrate` left there."""
     config, shape = run.config, run.shape
     origin = {
         "run": run.folder.absolute().name,
@@ -61,7 +64,8 @@ def of_run(run: Run) -> Ready:
     if is_pretrained(config.encoder.name):
         origin["licence"] = licence_of(config.encoder.name)
     blueprint = Blueprint(**{name: getattr(config, name) for name in Blueprint.model_fields})
-    return Ready(run.learner, _form_of_run(config, shape), blueprint, shape, origin)
+    form = _form_of_run(config, shape)
+    return Ready(run.learner, form, blueprint, shape, origin, read_calibration(run.folder))
 
 
 def _form_of_run(config: RunConfig, shape: TaskShape) -> Form:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,6 +121,25 @@ class Calibration:
                 f"a calibration is damaged ({error}): measure it again."
             ) from error
         return made
+
+
+FILE = "calibration.json"
+"""In a run folder."""
+
+
+def read_calibration(folder: Path) -> Calibration | None:
+    """The calibration that `kshot calibrate` has left in a run folder, if it has.
+
+    Raises:
+        CheckpointError: if it is damaged.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        return Calibration.of_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: measure it again by kshot calibrate.") from error
 
 
 def _weights(points: Sequence[float], value: float) -> NDArray[np.float64]:

@@ -1,0 +1,79 @@
+"""What a learner says to its own examples when it is fitted without them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kshot.evaluation.embedding import device_of, evaluating
+from kshot.learners import MetaLearner
+from kshot.types import Examples, Features, first_tensor, map_features
+
+VALUES = 2**24
+"""Numbers in one batch of supports."""
+
+
+def leave_one_out(learner: MetaLearner, features: Features, y: Tensor, way: int) -> Tensor:
+    """The answer to each example by a learner fitted to all others.
+
+    Args:
+        learner: as it takes the features.
+        features: `(examples, *features)`.
+        y: labels `(examples,)`, or values `(examples, values)`.
+        way: classes; 0 for values.
+
+    Returns:
+        Logits `(examples, way)` or values `(examples, values)`. An example that is alone in its
+        class cannot be recognised without itself.
+    """
+    kept = ~torch.eye(len(y), dtype=torch.bool)
+    own = torch.arange(len(y))
+    return torch.cat(
+        [out[:, 0] for out in _fitted(learner, features, y, way, kept, own.unsqueeze(1))]
+    )
+
+
+def leave_class_out(learner: MetaLearner, features: Features, y: Tensor, way: int) -> Tensor:
+    """The answers to each class's examples by a learner that was not shown that class.
+
+    Args:
+        learner: as it takes the features.
+        features: `(examples, *features)`.
+        y: labels `(examples,)`.
+        way: classes; at least 3.
+
+    Returns:
+        Logits `(examples, way)`, class after class, that of the own class at its least.
+    """
+    answers = []
+    for c in range(way):
+        rows = (y == c).nonzero().flatten()
+        (out,) = _fitted(learner, features, y, way, (y != c).unsqueeze(0), rows.unsqueeze(0))
+        answers.append(out[0])
+    return torch.cat(answers)
+
+
+def _fitted(
+    learner: MetaLearner, features: Features, y: Tensor, way: int, kept: Tensor, asked: Tensor
+) -> list[Tensor]:
+    """For each row of `kept`, a fit to these examples and its answers to the rows of `asked`."""
+    device = device_of(learner)
+    size = max(1, VALUES // max(1, sum(v.numel() for v in _tensors(features))))
+    found = []
+    with evaluating(learner):
+        for mask, rows in zip(kept.split(size), asked.split(size), strict=True):
+            # What is kept stands first, what is left out is padding.
+            order = (~mask).int().argsort(dim=1, stable=True)
+            support = Examples(_rows(features, order), y[order], mask.gather(1, order), way)
+            out = learner.adapt(support.to(device))(_rows(features, rows.to(device)))
+            assert isinstance(out, Tensor)
+            found.append(out.cpu())
+    return found
+
+
+def _rows(features: Features, rows: Tensor) -> Features:
+    return map_features(lambda v: v.to(rows.device)[rows], features)
+
+
+def _tensors(features: Features) -> list[Tensor]:
+    return list(features.values()) if isinstance(features, dict) else [first_tensor(features)]

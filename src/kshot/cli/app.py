@@ -10,6 +10,7 @@ from typing import Annotated, Any, Optional, TextIO, cast
 import typer
 from typer.core import TyperGroup
 
+from kshot.cli.models import models
 from kshot.cli.options import (
     DatasetOf,
     Device,
@@ -327,6 +328,9 @@ def env() -> None:
     from kshot.cli import listing
 
     listing.env()
+
+
+app.add_typer(models)
 
 
 def _warn(

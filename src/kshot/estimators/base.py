@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 from kshot.errors import ConfigError, InputError
 from kshot.estimators.inputs import Inputs, VectorForm, load, read_inputs
 from kshot.estimators.model_file import (
+    CHARACTERS,
     ENDING,
     features_as_tensors,
     features_of,
     read_model,
+    shipped_learner,
     write_model,
 )
 from kshot.estimators.ready import Chosen, Ready, of_module, of_names, of_run
@@ -42,10 +45,12 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         learner: Learner | None = None,
         encoder: Chosen | nn.Module | None = None,
         *,
+        standardize: bool = False,
         device: str = "auto",
     ) -> None:
         self.learner = learner
         self.encoder = encoder
+        self.standardize = standardize
         self.device = device
 
     def _inputs(self, x: Any, *, fitting: bool) -> Inputs:
@@ -60,6 +65,10 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
     def _get_ready(self, inputs: Inputs, shape: TaskShape) -> Ready:
         """The learner that was chosen."""
         learner, encoder = self.learner, self.encoder
+        if learner is None and encoder is None and inputs.kind == "images":
+            learner = CHARACTERS
+        if learner == CHARACTERS:
+            learner = shipped_learner(CHARACTERS)
         if isinstance(learner, MetaLearner):
             ready = of_module(learner, inputs, shape)
         elif isinstance(learner, (str, Path)) and Path(learner).suffix == ENDING:
@@ -83,7 +92,7 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         support = {**features_as_tensors(self.features_), "labels": self.labels_}
-        facts = {"estimator": type(self).__name__, **self._facts()}
+        facts = {"estimator": type(self).__name__, "columns": self.columns_, **self._facts()}
         write_model(Path(path), self.ready_, facts, support)
 
     def restore(
@@ -91,6 +100,7 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
     ) -> None:
         """Take the fitted state of a file (see `kshot.load_model`)."""
         self._take(ready)
+        self.columns_: list[str] = [str(name) for name in manifest.get("columns", [])]
         if isinstance(ready.form, VectorForm):
             self.n_features_in_ = ready.form.width
         self.features_ = features_of(support)
@@ -123,20 +133,23 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _adapt(self, ready: Ready, inputs: Inputs, y: Tensor) -> None:
         """Embed the support and learn from it."""
+        if self.standardize and isinstance(ready.form, VectorForm):
+            ready = replace(ready, form=ready.form.standardized(inputs.items))
         self._take(ready)
+        self.columns_ = []
         self.features_ = self._features(inputs)
         self._learn(y, self._way)
 
     def _learn(self, y: Tensor, way: int) -> None:
         """Fit the head to the features."""
         support = Examples(map_features(lambda v: v.unsqueeze(0), self.features_), y[None], way=way)
-        behind = self._behind
+        behind = self.behind
         with evaluating(behind):
             self.state_ = behind.adapt(support.to(device_of(self.learner_))).state
         self.labels_ = y
 
     @property
-    def _behind(self) -> MetaLearner:
+    def behind(self) -> MetaLearner:
         """What takes features: the learner without its encoder, where it embeds one by one."""
         return on_features(self.learner_) if self.learner_.pointwise else self.learner_
 
@@ -160,7 +173,7 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
     def _answers(self, x: Any) -> Iterator[Output]:
         """What the fitted learner says, some rows at a time."""
         check_is_fitted(self)
-        behind = self._behind
+        behind = self.behind
         for features in self._chunks(self._inputs(x, fitting=False)):
             rows = map_features(lambda v: v.unsqueeze(0).to(device_of(self.learner_)), features)
             with evaluating(behind):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,20 @@ LONGEST_LABEL = 200
 """In characters."""
 
 
+class Judgement(NamedTuple):
+    """What a classifier says of some examples.
+
+    Attributes:
+        labels: `(examples,)`, the most probable class or the label of strangers.
+        probabilities: `(examples, classes)`.
+        known: `(examples,)`, whether an example is familiar enough to be of a known class.
+    """
+
+    labels: NDArray[Any]
+    probabilities: NDArray[np.float64]
+    known: NDArray[np.bool_]
+
+
 class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
     """Learns classes from a few examples of each: photos, texts or rows of numbers.
 
@@ -37,7 +51,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     Args:
         learner: a run folder of `kshot train`, a `MetaLearner`, or a method by name (`kshot
             learners`), with options as a table such as `{"name": "rfs", "penalty": 0.1}`. By
-            default `protonet` for vectors and `simpleshot` on an encoder.
+            default `protonet` for vectors, the shipped learner `characters` for images without an
+            encoder, and `simpleshot` on an encoder.
         encoder: for a method by name: a pretrained network by name, such as
             `efficientnet_lite0` or `minilm`, or a module. Vectors need none.
         calibrate: fit the temperature of the probabilities to answers with each example left out,
@@ -45,12 +60,14 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         false_accepts: the share of strangers, examples of no known class, that may be taken for
             known ones; all others are answered `unknown_label`. None knows no strangers.
         unknown_label: what strangers are called.
+        standardize: give each column of vectors mean 0 and deviation 1, by those that are fitted.
         device: `auto`, `cpu`, `cuda` or `mps`.
 
     Attributes:
         classes_: the labels, in the order of the columns of `predict_proba`.
         confidence_: temperature and threshold, and what they rest on.
         n_features_in_: the length of vectors.
+        columns_: names of these numbers, where they come from a table (`kshot fit`).
 
     Example:
         >>> import kshot
@@ -66,12 +83,13 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         learner: Learner | None = None,
         encoder: Chosen | nn.Module | None = None,
         *,
+        standardize: bool = False,
         calibrate: bool = False,
         false_accepts: float | None = None,
         unknown_label: Hashable = "unknown",
         device: str = "auto",
     ) -> None:
-        super().__init__(learner, encoder, device=device)
+        super().__init__(learner, encoder, standardize=standardize, device=device)
         self.calibrate = calibrate
         self.false_accepts = false_accepts
         self.unknown_label = unknown_label
@@ -117,21 +135,26 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
                 )
         return np.asarray(labels)
 
+    def judge(self, X: Any) -> Judgement:
+        """Labels, probabilities and whether each example is of a known class, in one pass."""
+        logits = self._logits(X)
+        threshold = self.confidence_.threshold
+        known = familiarity(logits) >= (-np.inf if threshold is None else threshold)
+        found = self.classes_[logits.argmax(-1).numpy()]
+        if not known.all():
+            labels = [o if k else self.unknown_label for o, k in zip(found, known, strict=True)]
+            texts = all(isinstance(label, str) for label in labels)
+            found = np.array(labels, dtype=None if texts else object)
+        probabilities = torch.softmax(logits / self.confidence_.temperature, -1)
+        return Judgement(found, np.asarray(probabilities), known.numpy())
+
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities `(examples, classes)`, in the order of `classes_`."""
-        logits = self._logits(X)
-        return np.asarray(torch.softmax(logits / self.confidence_.temperature, -1))
+        return self.judge(X).probabilities
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable label of each example, or `unknown_label`."""
-        logits = self._logits(X)
-        found: NDArray[Any] = self.classes_[logits.argmax(-1).numpy()]
-        if self.confidence_.threshold is None:
-            return found
-        known = familiarity(logits).numpy() >= self.confidence_.threshold
-        labels = [label if k else self.unknown_label for label, k in zip(found, known, strict=True)]
-        texts = all(isinstance(label, str) for label in labels)
-        return np.array(labels, dtype=None if texts else object)
+        return self.judge(X).labels
 
     def _logits(self, x: Any) -> torch.Tensor:
         """Of each example, `(examples, classes)`."""
@@ -147,7 +170,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         if calibration is not None:
             self.confidence_ = measured(calibration, y, way, share)
         elif self.calibrate or share is not None:
-            self.confidence_ = estimated(self._behind, self.features_, y, way, share)
+            self.confidence_ = estimated(self.behind, self.features_, y, way, share)
         else:
             self.confidence_ = Confidence(1.0, None, "nothing: the learner's own probabilities")
 

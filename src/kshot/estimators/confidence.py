@@ -6,7 +6,6 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kshot.errors import InputError
@@ -58,10 +57,9 @@ def estimated(
             "a threshold for strangers needs 3 classes, one of which is left out in turn, or a "
             "learner that kshot calibrate has measured."
         )
-    logits = leave_one_out(learner, features, y, way)
-    usable = (torch.bincount(y, minlength=way) > 1)[y]
-    count = int(usable.sum())
-    temperature = fit_temperature(logits[usable], y[usable]) if count else 1.0
+    rows, logits = leave_one_out(learner, features, y, way)
+    count = len(rows)
+    temperature = fit_temperature(logits, y[rows]) if count else 1.0
     if count < FEW:
         warnings.warn(
             f"the confidence rests on {count} examples left out in turn"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -126,14 +127,28 @@ class VectorForm:
 
     Attributes:
         width: numbers of an example.
+        mean: that is taken off each number; none where they stay as they are.
+        scale: that each number is then divided by.
     """
 
     width: int
+    mean: Sequence[float] = ()
+    scale: Sequence[float] = ()
     kind: Literal["vectors"] = "vectors"
+
+    def standardized(self, items: Any) -> VectorForm:
+        """The form that gives each column of these vectors mean 0 and deviation 1."""
+        x = np.asarray(items, dtype=np.float64)
+        deviation = x.std(0)
+        scale = np.where(deviation > 0, deviation, 1.0)
+        return replace(self, mean=x.mean(0).tolist(), scale=scale.tolist())
 
     def tensor(self, items: Any) -> Tensor:
         """`(examples, width)`."""
-        return torch.as_tensor(np.asarray(items), dtype=torch.get_default_dtype())
+        x = np.asarray(items, dtype=np.float64)
+        if self.mean:
+            x = (x - np.array(self.mean)) / np.array(self.scale)
+        return torch.as_tensor(x, dtype=torch.get_default_dtype())
 
 
 @dataclass(frozen=True)
@@ -184,11 +199,21 @@ def _opened(item: Any) -> Image.Image:
         raise UnreadableError(str(error.strerror or error)) from error
 
 
+COLOURFUL = 40
+"""Mean difference of the channels, in bytes, from which an image is a photograph."""
+
+
 def as_character(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """Strokes on a background of any brightness as bright strokes on black, `(size, size)`.
 
-    The border tells the background; what is not square is completed with it.
+    The border tells the background; what is not square is completed with it. Warns of photographs.
     """
+    if image.mode == "RGB" and np.ptp(np.asarray(image), axis=-1).mean() > COLOURFUL:
+        warnings.warn(
+            "these look like photographs, but this learner reads characters: for photographs name "
+            "an encoder, such as efficientnet_lite0 (pip install 'kshot[pretrained]').",
+            stacklevel=2,
+        )
     grey = np.asarray(image.convert("L"), dtype=np.float32)
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     ink = np.abs(grey - np.median(border))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -13,24 +15,42 @@ VALUES = 2**24
 """Numbers in one batch of supports."""
 
 
-def leave_one_out(learner: MetaLearner, features: Features, y: Tensor, way: int) -> Tensor:
+MOST = 500
+"""Examples that are left out, where there are more."""
+
+
+class LeftOut(NamedTuple):
+    """Answers to examples by learners that were fitted without them.
+
+    Attributes:
+        rows: of the examples, at most 500, evenly spread.
+        answers: logits `(rows, way)`.
+    """
+
+    rows: Tensor
+    answers: Tensor
+
+
+def leave_one_out(learner: MetaLearner, features: Features, y: Tensor, way: int) -> LeftOut:
     """The answer to each example by a learner fitted to all others.
 
     Args:
         learner: as it takes the features.
         features: `(examples, *features)`.
-        y: labels `(examples,)`, or values `(examples, values)`.
-        way: classes; 0 for values.
+        y: labels `(examples,)`.
+        way: classes.
 
-    Returns:
-        Logits `(examples, way)` or values `(examples, values)`. An example that is alone in its
-        class cannot be recognised without itself.
+    An example that is alone in its class cannot be recognised without itself, and is not asked.
     """
-    kept = ~torch.eye(len(y), dtype=torch.bool)
-    own = torch.arange(len(y))
-    return torch.cat(
-        [out[:, 0] for out in _fitted(learner, features, y, way, kept, own.unsqueeze(1))]
-    )
+    asked = (torch.bincount(y, minlength=way) > 1)[y].nonzero().flatten()
+    if len(asked) > MOST:
+        asked = asked[torch.linspace(0, len(asked) - 1, MOST).long()]
+    if len(asked) == 0:
+        return LeftOut(asked, torch.zeros(0, way))
+    kept = torch.ones(len(asked), len(y), dtype=torch.bool)
+    kept[torch.arange(len(asked)), asked] = False
+    found = _fitted(learner, features, y, way, kept, asked.unsqueeze(1))
+    return LeftOut(asked, torch.cat([out[:, 0] for out in found]))
 
 
 def leave_class_out(learner: MetaLearner, features: Features, y: Tensor, way: int) -> Tensor:

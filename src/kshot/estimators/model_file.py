@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ MAX_BYTES = 4 * 2**30
 
 MAX_MANIFEST = 8 * 2**20
 """In bytes: ten thousand classes with long names."""
+
+
+CHARACTERS = "characters"
+"""The learner that kshot ships; the recipe of that name made it."""
+
+
+def shipped_learner(name: str) -> Path:
+    """The file of a learner that comes with kshot."""
+    return Path(str(files("kshot"))) / "shipped" / f"{name}{ENDING}"
 
 
 def write_model(

@@ -28,10 +28,12 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
         learner: a run folder of `kshot train`, a `MetaLearner`, or a method for regression by name
             (`kshot learners`), with options as a table; `r2d2`, a ridge regression, by default.
         encoder: for a method by name: a pretrained network by name, or a module. Vectors need none.
+        standardize: give each column of vectors mean 0 and deviation 1, by those that are fitted.
         device: `auto`, `cpu`, `cuda` or `mps`.
 
     Attributes:
         n_features_in_: the length of vectors.
+        columns_: names of these numbers, where they come from a table (`kshot fit`).
 
     Example:
         >>> import kshot

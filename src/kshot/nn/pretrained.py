@@ -268,6 +268,7 @@ def _torchvision(model: str, weights: str | None, size: int | None) -> _Parts:
 
 def _hf(model: str, weights: str | None, size: int | None) -> _Parts:
     transformers = _package("transformers")
+    transformers.utils.logging.disable_progress_bar()
     with _downloads(f"hf:{model}"):
         config = transformers.AutoConfig.from_pretrained(model)
         if weights is None:

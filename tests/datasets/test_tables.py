@@ -1,0 +1,97 @@
+"""Tables: CSV and JSON lines, and every way in which they can be wrong."""
+
+import json
+
+import pytest
+
+from kshot.datasets.tables import choose_columns, rows_of
+from kshot.errors import ConfigError, DataError
+
+
+def write(tmp_path, content, name="t.csv"):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_of_any_delimiter(tmp_path, delimiter):
+    path = write(
+        tmp_path,
+        f"\ufeffa{delimiter}b{delimiter}label\n1{delimiter}2.5{delimiter}x\n\n3{delimiter}4{delimiter}y\n",
+    )
+    rows = list(rows_of(path))
+    assert [r.cells["label"] for r in rows] == ["x", "y"]
+    assert [r.line for r in rows] == [2, 4]
+    columns = choose_columns(path, rows[0], "label", None)
+    assert columns.numbers
+    assert [columns.value(path, r) for r in rows] == [[1, 2.5], [3, 4]]
+
+
+def test_quoted_texts(tmp_path):
+    path = write(tmp_path, 'text,label\n"one, two\nthree",a\n')
+    (row,) = rows_of(path)
+    assert choose_columns(path, row, "label", None).value(path, row) == "one, two\nthree"
+
+
+def test_json_lines(tmp_path):
+    lines = [{"text": "a", "label": 1, "id": 7}, {"text": "b", "label": 2, "id": 8}]
+    path = write(tmp_path, "\n".join(map(json.dumps, lines)), "t.jsonl")
+    rows = list(rows_of(path))
+    columns = choose_columns(path, rows[0], "label", ["text"])
+    assert [columns.value(path, r) for r in rows] == ["a", "b"]
+    with pytest.raises(ConfigError, match="name the one of texts"):
+        choose_columns(path, rows[0], "label", None)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "is empty"),
+        ("a,a\n1,2\n", "'a' comes twice"),
+        ("a,\n1,2\n", "one has none"),
+        ("a,b\n1,2,3\n", "line 2: 3 cells"),
+        ("a,b\n1\n", "line 2: 1 cells"),
+        (b"a,b\ncaf\xe9,1\n", "not all UTF-8 .*0xe9"),
+        ('a,b\n"open,1\n', "unexpected end of data"),
+        ("a,b\nx" + "y" * 1_000_001 + ",1\n", "field larger"),
+    ],
+)
+def test_csv_that_is_none(tmp_path, content, says):
+    path = write(tmp_path, content)
+    with pytest.raises(DataError, match=says):
+        list(rows_of(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("{", "line 1 is no JSON"), ("[1]", "no object"), ('{"a": 1}\n"b"', "line 2 is no object")],
+)
+def test_json_that_is_none(tmp_path, content, says):
+    with pytest.raises(DataError, match=says):
+        list(rows_of(write(tmp_path, content, "t.jsonl")))
+
+
+def test_cells(tmp_path):
+    path = write(tmp_path, "a,label\n1,x\n,y\ntwo,z\nnan,w\n")
+    rows = list(rows_of(path))
+    columns = choose_columns(path, rows[0], "label", None)
+    for row, says in zip(rows[1:], ("line 3: a is empty", "'two'", "'nan'"), strict=True):
+        with pytest.raises(DataError, match=says):
+            columns.value(path, row)
+
+
+def test_columns_that_are_not_there(tmp_path):
+    path = write(tmp_path, "a,label\n1,x\n")
+    (row,) = rows_of(path)
+    with pytest.raises(ConfigError, match=r"no column 'kind': it has 'a', 'label'"):
+        choose_columns(path, row, "kind", None)
+    with pytest.raises(ConfigError, match="no column 'b'"):
+        choose_columns(path, row, "label", ["b"])
+    with pytest.raises(ConfigError, match="beside 'label'"):
+        choose_columns(path, row, "label", ["label"])
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        list(rows_of(tmp_path / "gone.csv"))

@@ -97,6 +97,24 @@ def predict(
 
 
 @models.command()
+def export(
+    model: Model,
+    onnx: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--onnx", help="An ONNX file to write."),
+    ] = None,
+    torch: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--torch", help="A program of torch.export (.pt2) to write."),
+    ] = None,
+) -> None:
+    """Write a model for programs that do not have kshot."""
+    from kshot.cli import export as command
+
+    command.export(model, onnx, torch)
+
+
+@models.command()
 def calibrate(
     run: Annotated[Path, typer.Argument(help="The folder of a `kshot train`.")],
     settings: Settings = None,

@@ -75,12 +75,12 @@ def even_groups(*parts: Examples) -> Iterator[tuple[Tensor, tuple[Examples, ...]
     Order within a task is kept. A meta-batch of even tasks is one group, as it is.
     """
     tasks = parts[0].tasks
+    if all(p.mask is None for p in parts):
+        yield torch.arange(tasks, device=parts[0].y.device), parts
+        return
     counts = torch.stack([p.real.sum(1) for p in parts], 1)
     for count in torch.unique(counts, dim=0):
         index = (counts == count).all(1).nonzero().squeeze(1)
-        if len(index) == tasks and all(p.mask is None for p in parts):
-            yield index, parts
-            return
         yield index, tuple(_dense(p, index) for p in parts)
 
 

@@ -19,7 +19,7 @@ from tests.estimators.test_classifier import blobs
 def test_leave_one_out_is_a_fit_without_it(name):
     x, y = blobs(3, 4)
     model = kshot.FewShotClassifier(name).fit(x, y)
-    rows, found = leave_one_out(model.behind, model.features_, model.labels_, 3)
+    rows, found = leave_one_out(model.behind, model.support_.features, model.labels_, 3)
     assert rows.tolist() == [*range(12)]
     for i in (0, 5, 11):
         rest = np.arange(len(y)) != i
@@ -30,7 +30,7 @@ def test_leave_one_out_is_a_fit_without_it(name):
 def test_leave_class_out_never_answers_the_class():
     x, y = blobs(3, 4)
     model = kshot.FewShotClassifier().fit(x, y)
-    found = leave_class_out(model.behind, model.features_, model.labels_, 3)
+    found = leave_class_out(model.behind, model.support_.features, model.labels_, 3)
     assert found.shape == (12, 3)
     assert (found.argmax(1) != model.labels_).all()
     rest = kshot.FewShotClassifier().fit(x[y > 0], y[y > 0])

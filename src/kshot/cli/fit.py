@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,9 @@ def fit(
     except ValueError as error:  # scikit-learn's, of vectors
         raise DataError(f"{source}: {str(error).splitlines()[0]}") from error
     model.columns_ = list(examples[0].columns)
+    if model.columns_ and model.ready_.form.kind == "vectors":
+        names = [example.name for example in examples]
+        model.support_ = replace(model.support_, names=names)
     model.save(out)
     if values:
         console.print(f"{len(x)} examples with values from {min(y):g} to {max(y):g}")
@@ -100,7 +104,7 @@ def _value(example: Example) -> float:
 
 def _estimate(model: FewShotClassifier, counts: Counter[str]) -> str:
     """How good the model seems, by leaving out each example in turn."""
-    rows, answers = leave_one_out(model.behind, model.features_, model.labels_, len(counts))
+    rows, answers = leave_one_out(model.behind, model.support_.features, model.labels_, len(counts))
     count = len(rows)
     if not count:
         return "One example of each class: how good it is cannot be told without others."

@@ -97,6 +97,21 @@ def predict(
 
 
 @models.command()
+def inspect(
+    model: Model,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", help="The page.", show_default="the model's name with .html"),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Show a model's examples on a page: a map, confusions, doubtful labels, duplicates."""
+    from kshot.cli import inspect as command
+
+    command.inspect(model, out, device)
+
+
+@models.command()
 def export(
     model: Model,
     onnx: Annotated[

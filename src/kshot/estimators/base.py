@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
@@ -17,13 +18,12 @@ from kshot.estimators.inputs import Inputs, VectorForm, load, read_inputs
 from kshot.estimators.model_file import (
     CHARACTERS,
     ENDING,
-    features_as_tensors,
-    features_of,
     read_model,
     shipped_learner,
     write_model,
 )
 from kshot.estimators.ready import Chosen, Ready, of_module, of_names, of_run
+from kshot.estimators.support import Support, names_of, thumbnails
 from kshot.evaluation import as_protocol
 from kshot.evaluation.embedding import device_of, evaluating, on_features
 from kshot.learners import MetaLearner, TaskShape
@@ -91,9 +91,14 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
             CheckpointError: if the file cannot be written.
         """
         check_is_fitted(self)
-        support = {**features_as_tensors(self.features_), "labels": self.labels_}
-        facts = {"estimator": type(self).__name__, "columns": self.columns_, **self._facts()}
-        write_model(Path(path), self.ready_, facts, support)
+        facts = {
+            "estimator": type(self).__name__,
+            "columns": self.columns_,
+            "examples": list(self.support_.names),
+            **self._facts(),
+        }
+        tensors = {**self.support_.tensors(), "labels": self.labels_}
+        write_model(Path(path), self.ready_, facts, tensors)
 
     def restore(
         self, ready: Ready, manifest: Mapping[str, Any], support: Mapping[str, Tensor]
@@ -103,7 +108,7 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         self.columns_: list[str] = [str(name) for name in manifest.get("columns", [])]
         if isinstance(ready.form, VectorForm):
             self.n_features_in_ = ready.form.width
-        self.features_ = features_of(support)
+        self.support_ = Support.of_file(support, manifest.get("examples", []))
         self._restore_facts(manifest)
         self._learn(support["labels"], self._way)
 
@@ -137,12 +142,13 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
             ready = replace(ready, form=ready.form.standardized(inputs.items))
         self._take(ready)
         self.columns_ = []
-        self.features_ = self._features(inputs)
+        self.support_ = self._supported(inputs)
         self._learn(y, self._way)
 
     def _learn(self, y: Tensor, way: int) -> None:
         """Fit the head to the features."""
-        support = Examples(map_features(lambda v: v.unsqueeze(0), self.features_), y[None], way=way)
+        x = map_features(lambda v: v.unsqueeze(0), self.support_.features)
+        support = Examples(x, y[None], way=way)
         behind = self.behind
         with evaluating(behind):
             self.state_ = behind.adapt(support.to(device_of(self.learner_))).state
@@ -153,29 +159,39 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         """What takes features: the learner without its encoder, where it embeds one by one."""
         return on_features(self.learner_) if self.learner_.pointwise else self.learner_
 
-    def _features(self, inputs: Inputs) -> Features:
-        """The examples as the head gets them, on the CPU."""
-        return concatenate(list(self._chunks(inputs)))
+    def _supported(self, inputs: Inputs, first: int = 0) -> Support:
+        """The examples as the head gets them, on the CPU, with what they are recognised by."""
+        features, small = [], []
+        for x in self._loaded(inputs):
+            features.append(self._features(x))
+            if inputs.kind == "images":
+                small.append(thumbnails(x))
+        names = names_of(inputs, first)
+        return Support(concatenate(features), names, torch.cat(small) if small else None)
 
-    def _chunks(self, inputs: Inputs) -> Iterator[Features]:
-        """Features of some rows at a time: memory does not grow with the inputs."""
-        learner = self.learner_
+    def _loaded(self, inputs: Inputs) -> Iterator[Features]:
+        """Some examples at a time: memory does not grow with the inputs."""
         count = ROWS[inputs.kind]
         for start in range(0, inputs.size, count):
-            x = load(self.ready_.form, inputs.part(slice(start, start + count)))
-            if not learner.pointwise:
-                yield x
-                continue
-            with evaluating(learner):
-                rows = map_features(lambda v: v.unsqueeze(0).to(device_of(learner)), x)
-                yield learner.embed(unlabelled(rows))[0][0].cpu()
+            yield load(self.ready_.form, inputs.part(slice(start, start + count)))
+
+    def _features(self, x: Features) -> Features:
+        """Examples as the head gets them, on the CPU."""
+        learner = self.learner_
+        if not learner.pointwise:
+            return x
+        with evaluating(learner):
+            rows = map_features(lambda v: v.unsqueeze(0).to(device_of(learner)), x)
+            return learner.embed(unlabelled(rows))[0][0].cpu()
 
     def _answers(self, x: Any) -> Iterator[Output]:
         """What the fitted learner says, some rows at a time."""
         check_is_fitted(self)
         behind = self.behind
-        for features in self._chunks(self._inputs(x, fitting=False)):
-            rows = map_features(lambda v: v.unsqueeze(0).to(device_of(self.learner_)), features)
+        for part in self._loaded(self._inputs(x, fitting=False)):
+            rows = map_features(
+                lambda v: v.unsqueeze(0).to(device_of(self.learner_)), self._features(part)
+            )
             with evaluating(behind):
                 output = behind.predict(self.state_, rows)
             yield output

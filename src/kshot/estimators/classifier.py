@@ -19,9 +19,9 @@ from kshot.estimators.confidence import Confidence, estimated, measured
 from kshot.estimators.inputs import Inputs, read_inputs
 from kshot.estimators.model_file import labels_as_facts, labels_of
 from kshot.estimators.ready import Chosen, Ready
+from kshot.estimators.support import Support
 from kshot.evaluation.confidence import familiarity
 from kshot.learners import TaskShape
-from kshot.types import concatenate
 
 LONGEST_LABEL = 200
 """In characters."""
@@ -170,7 +170,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         if calibration is not None:
             self.confidence_ = measured(calibration, y, way, share)
         elif self.calibrate or share is not None:
-            self.confidence_ = estimated(self.behind, self.features_, y, way, share)
+            self.confidence_ = estimated(self.behind, self.support_.features, y, way, share)
         else:
             self.confidence_ = Confidence(1.0, None, "nothing: the learner's own probabilities")
 
@@ -212,10 +212,9 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         for label in labels.tolist():
             known.setdefault(label, len(known))
         codes = torch.tensor([known[label] for label in labels.tolist()])
+        more = self._supported(inputs, len(self.labels_))
         self._relearn(
-            concatenate([self.features_, self._features(inputs)]),
-            torch.cat([self.labels_, codes]),
-            np.array(list(known)),
+            self.support_.joined(more), torch.cat([self.labels_, codes]), np.array(list(known))
         )
         return self
 
@@ -237,21 +236,17 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         code = classes.index(label)
         keep = self.labels_ != code
         codes = self.labels_[keep]
-        features = self.features_
-        kept = (
-            {name: v[keep] for name, v in features.items()}
-            if isinstance(features, dict)
-            else features[keep]
+        self._relearn(
+            self.support_.take(keep), codes - (codes > code).long(), np.delete(self.classes_, code)
         )
-        self._relearn(kept, codes - (codes > code).long(), np.delete(self.classes_, code))
         return self
 
-    def _relearn(self, features: Any, codes: torch.Tensor, classes: NDArray[Any]) -> None:
-        before = self.features_
-        self.features_ = features
+    def _relearn(self, support: Support, codes: torch.Tensor, classes: NDArray[Any]) -> None:
+        before = self.support_
+        self.support_ = support
         try:
             self._learn(codes, len(classes))
         except Exception:
-            self.features_ = before
+            self.support_ = before
             raise
         self.classes_ = classes

@@ -53,6 +53,26 @@ def leave_one_out(learner: MetaLearner, features: Features, y: Tensor, way: int)
     return LeftOut(asked, torch.cat([out[:, 0] for out in found]))
 
 
+def without_each(
+    learner: MetaLearner, features: Features, y: Tensor, way: int, rows: Tensor
+) -> Tensor:
+    """The answers to all examples by learners fitted without one of them.
+
+    Args:
+        learner: as it takes the features.
+        features: `(examples, *features)`.
+        y: labels `(examples,)`.
+        way: classes.
+        rows: that are left out in turn; -1 leaves out none.
+
+    Returns:
+        Logits `(rows, examples, way)`.
+    """
+    kept = torch.arange(len(y)) != rows.unsqueeze(1)
+    asked = torch.arange(len(y)).expand(len(rows), -1)
+    return torch.cat(_fitted(learner, features, y, way, kept, asked))
+
+
 def leave_class_out(learner: MetaLearner, features: Features, y: Tensor, way: int) -> Tensor:
     """The answers to each class's examples by a learner that was not shown that class.
 

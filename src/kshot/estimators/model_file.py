@@ -35,7 +35,6 @@ from kshot.files import atomic
 from kshot.training.build import make_learner
 from kshot.training.config import validate_blueprint
 from kshot.training.run import check_fit, shape_of
-from kshot.types import Features
 
 FORMAT = 1
 """Of the file; a greater number means a newer kshot."""
@@ -219,19 +218,3 @@ def labels_of(manifest: Mapping[str, Any]) -> NDArray[Any]:
     if kind.kind not in "Uiufb" or labels.ndim != 1 or labels.dtype.kind not in (kind.kind, "i"):
         raise ValueError(f"labels of type {kind}")
     return labels.astype(kind)
-
-
-def features_as_tensors(features: Features) -> dict[str, Tensor]:
-    """One tensor, or a dict of them, by names for a file."""
-    parts = features if isinstance(features, dict) else {"": features}
-    return {f"features.{name}": value for name, value in parts.items()}
-
-
-def features_of(support: Mapping[str, Tensor]) -> Features:
-    """The inverse of `features_as_tensors`."""
-    parts = {
-        name.removeprefix("features."): value
-        for name, value in support.items()
-        if name.startswith("features.")
-    }
-    return parts[""] if list(parts) == [""] else parts

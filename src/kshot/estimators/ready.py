@@ -87,7 +87,7 @@ def of_module(learner: MetaLearner, inputs: Inputs, shape: TaskShape) -> Ready:
     """Somebody's own learner, for such inputs."""
     form = _form_for(learner.encoder, inputs)
     shape = shape._replace(x_shape=_x_shape(form))
-    return Ready(learner.eval(), form, None, shape, {"learner": type(learner).__name__})
+    return Ready(learner, form, None, shape, {"learner": type(learner).__name__})
 
 
 def of_names(

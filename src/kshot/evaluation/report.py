@@ -30,6 +30,8 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 div.wide { overflow-x: auto; }
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #e2e8f0;
          vertical-align: baseline; white-space: nowrap; }
+tr.example td { vertical-align: middle; }
+td.matrix, th.matrix { text-align: right; padding-left: .7rem; }
 td.task { white-space: normal; min-width: 11rem; overflow-wrap: anywhere; }
 tr.first td { border-top: 2px solid #94a3b8; } td.score { font-weight: 600; }
 img { max-width: 100%; height: auto; } figure { margin: 1rem 0; }
@@ -71,12 +73,20 @@ def write_report(
         CheckpointError: if it cannot be written.
     """
     parts = [_table(results)] if results else []
-    parts += [_picture(p) for p in pictures]
+    parts += [picture_as_html(p) for p in pictures]
     dump = html.escape(json.dumps(config, indent=2))
     parts.append(f"<h2>Configuration</h2><pre>{dump}</pre>")
-    body = "\n".join(parts)
-    page = _PAGE.substitute(title=html.escape(title), subtitle=html.escape(subtitle), body=body)
-    write_text(path, page)
+    write_page(path, title, subtitle, parts)
+
+
+def write_page(path: Path, title: str, subtitle: str, parts: Sequence[str]) -> None:
+    """Write a page of parts that are HTML already.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+    """
+    words = {"title": html.escape(title), "subtitle": html.escape(subtitle)}
+    write_text(path, _PAGE.substitute(words, body="\n".join(parts)))
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -90,7 +100,8 @@ def _write_png(figure: Figure, file: Path | io.BytesIO) -> None:
     figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
 
 
-def _picture(picture: Picture) -> str:
+def picture_as_html(picture: Picture) -> str:
+    """A figure within the page."""
     buffer = io.BytesIO()
     _write_png(picture.figure, buffer)
     data = base64.b64encode(buffer.getvalue()).decode()

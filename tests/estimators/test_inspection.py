@@ -22,10 +22,10 @@ def apart(classes, each, width):
 @pytest.fixture
 def mislabelled():
     """Four classes; example 3 of class 0 is called 1, and is there twice, rightly once."""
-    x, y = apart(4, 6, 5)
+    x, y = blobs(4, 6)
     x = np.concatenate([x, x[3:4]])
     names = np.array([*"abcd"])[np.append(y, 1)]
-    return kshot.FewShotClassifier().fit(x, names)
+    return kshot.FewShotClassifier(calibrate=True).fit(x, names)
 
 
 def test_a_wrong_label_is_in_doubt_and_harms(mislabelled):

@@ -20,6 +20,10 @@ DOUBTFUL = 0.5
 """Probability of another class from which a label is doubted."""
 
 
+TO_DEVIATION = 1.4826
+"""From the median of absolute deviations to a Gaussian's standard deviation."""
+
+
 class Doubt(NamedTuple):
     """An example that the others would call something else.
 
@@ -134,10 +138,12 @@ def _harms(model: FewShotClassifier, rows: Tensor, doubted: list[int]) -> list[H
     others[torch.arange(len(rows)), rows] = False
     others[:, doubted] = False
     change = ((with_all - without) * others).sum(1) / others.sum(1)
-    spread = float(change.std()) if len(rows) > 1 else 0.0
+    middle = change.median()
+    spread = float((change - middle).abs().median()) * TO_DEVIATION
     found = [Harm(row, float(c)) for row, c in zip(rows.tolist(), change, strict=True)]
     # A fit always changes a little: only what stands out of all examples is named.
-    return sorted((h for h in found if h.loss > max(2 * spread, 1e-3)), key=lambda h: -h.loss)
+    least = max(float(middle) + 3 * spread, 1e-3)
+    return sorted((h for h in found if h.loss > least), key=lambda h: -h.loss)
 
 
 def _pairs(model: FewShotClassifier) -> list[Pair]:

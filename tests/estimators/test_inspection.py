@@ -13,16 +13,16 @@ from kshot.estimators.inspection_page import write_inspection
 from tests.estimators.test_classifier import blobs
 
 
-def apart(classes, each, width):
+def apart(classes, each, width, distance=6):
     """Classes that nobody confuses."""
     x, y = blobs(classes, each, width)
-    return x + 6 * np.eye(classes, width)[y], y
+    return x + distance * np.eye(classes, width)[y], y
 
 
 @pytest.fixture
 def mislabelled():
     """Four classes; example 3 of class 0 is called 1, and is there twice, rightly once."""
-    x, y = blobs(4, 6)
+    x, y = apart(4, 6, 5, distance=2)
     x = np.concatenate([x, x[3:4]])
     names = np.array([*"abcd"])[np.append(y, 1)]
     return kshot.FewShotClassifier(calibrate=True).fit(x, names)

@@ -39,6 +39,7 @@ _WHERE = {
     "ProtoNet": "learners.protonet",
     "RFS": "learners.rfs",
     "Reptile": "learners.reptile",
+    "SetMetric": "learners.set_metric",
     "SimpleShot": "learners.simpleshot",
     "TipAdapter": "learners.tip_adapter",
     "draw": "episodes",
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     from kshot.learners.reptile import Reptile
     from kshot.learners.rfs import RFS
     from kshot.learners.ridge import R2D2
+    from kshot.learners.set_metric import SetMetric
     from kshot.learners.simpleshot import SimpleShot
     from kshot.learners.snail import SNAIL
     from kshot.learners.tim import TIM

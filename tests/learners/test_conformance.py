@@ -106,6 +106,8 @@ LEARNERS: dict[str, Factory] = {
     "rfs": of(kshot.RFS, body_with_norm),
     "meta-baseline": of(kshot.MetaBaseline, body_with_norm),
     "simpleshot": of(kshot.SimpleShot, body_with_norm),
+    "set-metric": of(kshot.SetMetric, nn.Identity),
+    "set-metric-encoder": of(kshot.SetMetric, body),
     "tip-adapter": of(kshot.TipAdapter, body),
     "tip-adapter-f": of(kshot.TipAdapter, body, inner_steps=3),
     "fine-tuning": of(kshot.FineTuning, body_with_norm, inner_lr=0.1),

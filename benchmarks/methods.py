@@ -256,9 +256,40 @@ def cnp() -> Figure:
     return figure
 
 
+def set_metric() -> Figure:
+    """Two columns, of which one tells the classes apart: equal weights, and learned ones."""
+    torch.manual_seed(5)
+    y = torch.arange(3).repeat_interleave(5)
+    x = torch.stack([torch.tensor([-1.0, 0.0, 1.0])[y], torch.zeros(15)], 1)
+    x = x + torch.tensor([0.2, 0.9]) * torch.randn(15, 2)
+    support = kshot.Examples(x[None], y[None], way=3)
+    learner = kshot.SetMetric()
+    kshot.meta_train(
+        learner,
+        kshot.load("tables")["train"],
+        shot=20,
+        query=5,
+        meta_batch=16,
+        steps=300,
+        lr=3e-3,
+        clip=10,
+        progress=False,
+    )
+    figure, both = plt.subplots(1, 2, figsize=(7.6, 3.8), layout="constrained")
+    plain = kshot.ProtoNet(nn.Identity()).eval()
+    # Sharpened, each to its own scale of logits, so that the boundaries are seen.
+    methods = [("all columns alike", plain, 2), ("learned", learner, 12)]
+    for axes, (title, method, sharp) in zip(both, methods, strict=True):
+        predictor = method.adapt(support)
+        show_regions(axes, lambda points, ask=predictor, by=sharp: by * ask(points))
+        show_support(axes, support)
+        axes.set_title(title)
+    return figure
+
+
 PICTURES: dict[str, Callable[[], Figure]] = {
     f.__name__: f
-    for f in (protonet, matching, r2d2, maml, anil, reptile, meta_lstm, snail, tim, cnp)
+    for f in (protonet, matching, r2d2, maml, anil, reptile, meta_lstm, snail, tim, cnp, set_metric)
 } | TRANSFER
 
 

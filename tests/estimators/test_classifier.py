@@ -132,6 +132,18 @@ def test_classes_come_and_go():
         model.remove_class(7)
 
 
+def test_what_fails_leaves_the_model_as_it_was():
+    x, y = blobs(3, 8)
+    model = kshot.FewShotClassifier(false_accepts=0.1).fit(x, y)
+    before = model.predict(x - 1).tolist()
+    with pytest.raises(InputError, match="3 classes"):
+        model.remove_class(0)
+    with pytest.raises(InputError, match="another type"):
+        model.add_class(x[:2], "three")
+    assert model.classes_.tolist() == [0, 1, 2]
+    assert model.predict(x - 1).tolist() == before
+
+
 def test_a_fixed_way_stays_and_says_so():
     x, y = blobs(3)
     torch.manual_seed(0)
@@ -232,3 +244,24 @@ def test_animations_and_bombs_are_refused(tmp_path):
         model.predict([tmp_path / "moving.gif"])
     with pytest.raises(InputError, match="12000 x 9000 pixels"):
         model.predict([tmp_path / "huge.png"])
+
+
+def test_a_learner_of_tables_takes_any_width_and_others_say_theirs(tmp_path):
+    x, y = blobs(4, 6, width=7)
+    torch.manual_seed(0)
+    learner = kshot.SetMetric()
+    kshot.meta_train(learner, kshot.load("tables")["train"], shot=10, query=5, steps=20)
+    model = kshot.FewShotClassifier(learner).fit(x, y)
+    assert model.score(x, y) > 0.9
+    assert np.allclose(
+        kshot.FewShotClassifier(learner).fit(x[:, ::-1], y).predict_proba(x[:, ::-1]),
+        model.predict_proba(x),
+        atol=1e-5,
+    )
+
+
+def test_vectors_of_another_width_than_trained_on(tmp_path):
+    x, y = blobs()
+    kshot.FewShotClassifier("rfs").fit(x, y).save(tmp_path / "m.kshot")
+    with pytest.raises(InputError, match="of 5 numbers, but these have 3"):
+        kshot.FewShotClassifier(tmp_path / "m.kshot").fit(x[:, :3], y)

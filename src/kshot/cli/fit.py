@@ -83,6 +83,8 @@ def fit(
         console.print(
             f"{len(counts)} classes: {', '.join(shown)}{more}", markup=False, soft_wrap=True
         )
+        if model.choice_ is not None:
+            console.print(f"Chosen: {model.choice_.reason}.", markup=False)
         console.print(_estimate(model, counts), markup=False)
     console.print(
         f"Model: {out} ({_size(out)})\nUse it: kshot predict {out} INPUTS...", soft_wrap=True

@@ -34,6 +34,9 @@ from kshot.types import Examples, Features, Output, concatenate, map_features, u
 ROWS = {"vectors": 4096, "images": 64, "texts": 64}
 """Examples that are loaded and embedded at once."""
 
+AUTO = "auto"
+"""The name under which a classifier chooses its head."""
+
 Learner = Chosen | MetaLearner | Path
 
 
@@ -65,6 +68,8 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
     def _get_ready(self, inputs: Inputs, shape: TaskShape) -> Ready:
         """The learner that was chosen."""
         learner, encoder = self.learner, self.encoder
+        if learner == AUTO:
+            learner = None
         if learner is None and encoder is None and inputs.kind == "images":
             learner = CHARACTERS
         if learner == CHARACTERS:
@@ -138,12 +143,16 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _adapt(self, ready: Ready, inputs: Inputs, y: Tensor) -> None:
         """Embed the support and learn from it."""
-        if self.standardize and isinstance(ready.form, VectorForm):
-            ready = replace(ready, form=ready.form.standardized(inputs.items))
-        self._take(ready)
+        self._take(self._standardized(_fitting(ready, inputs), inputs))
         self.columns_ = []
         self.support_ = self._supported(inputs)
         self._learn(y, self._way)
+
+    def _standardized(self, ready: Ready, inputs: Inputs) -> Ready:
+        """With the columns' means and deviations, where these are asked for."""
+        if self.standardize and isinstance(ready.form, VectorForm):
+            return replace(ready, form=ready.form.standardized(inputs.items))
+        return ready
 
     def _learn(self, y: Tensor, way: int) -> None:
         """Fit the head to the features."""
@@ -195,3 +204,21 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
             with evaluating(behind):
                 output = behind.predict(self.state_, rows)
             yield output
+
+
+def _fitting(ready: Ready, inputs: Inputs) -> Ready:
+    """The learner for vectors of that width.
+
+    Raises:
+        InputError: if it was trained on others.
+    """
+    form = ready.form
+    if inputs.kind != "vectors" or not isinstance(form, VectorForm):
+        return ready
+    width = inputs.items.shape[1]
+    if width != form.width and not ready.learner.any_width:
+        raise InputError(
+            f"{type(ready.learner).__name__} was trained on vectors of {form.width} numbers, but "
+            f"these have {width}."
+        )
+    return replace(ready, form=replace(form, width=width))

@@ -14,11 +14,12 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import nn
 
 from kshot.errors import InputError
-from kshot.estimators.base import FewShotEstimator, Learner
+from kshot.estimators.base import AUTO, FewShotEstimator, Learner
+from kshot.estimators.choice import Choice, choose
 from kshot.estimators.confidence import Confidence, estimated, measured
 from kshot.estimators.inputs import Inputs, read_inputs
 from kshot.estimators.model_file import labels_as_facts, labels_of
-from kshot.estimators.ready import Chosen, Ready
+from kshot.estimators.ready import Chosen, Ready, with_head
 from kshot.estimators.support import Support
 from kshot.evaluation.confidence import familiarity
 from kshot.learners import TaskShape
@@ -49,10 +50,11 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     images, `Path`s or names of files that exist, for images; other strings, for texts.
 
     Args:
-        learner: a run folder of `kshot train`, a `MetaLearner`, or a method by name (`kshot
-            learners`), with options as a table such as `{"name": "rfs", "penalty": 0.1}`. By
-            default `protonet` for vectors, the shipped learner `characters` for images without an
-            encoder, and `simpleshot` on an encoder.
+        learner: a run folder of `kshot train`, a model file, a `MetaLearner`, a method by name
+            (`kshot learners`) with options as a table such as `{"name": "rfs", "penalty": 0.1}`, or
+            `auto`: a head is chosen for these examples (see `choice_`). By default `protonet` for
+            vectors, the shipped learner `characters` for images without an encoder, and
+            `simpleshot` on an encoder.
         encoder: for a method by name: a pretrained network by name, such as
             `efficientnet_lite0` or `minilm`, or a module. Vectors need none.
         calibrate: fit the temperature of the probabilities to answers with each example left out,
@@ -65,6 +67,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
 
     Attributes:
         classes_: the labels, in the order of the columns of `predict_proba`.
+        choice_: what `auto` has chosen, and why; None for other learners.
         confidence_: temperature and threshold, and what they rest on.
         n_features_in_: the length of vectors.
         columns_: names of these numbers, where they come from a table (`kshot fit`).
@@ -114,7 +117,14 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             )
         shape = TaskShape((), len(self.classes_), inputs.size)
         ready = self._get_ready(inputs, shape)
-        self._adapt(ready, inputs, torch.from_numpy(codes))
+        y = torch.from_numpy(codes)
+        self.choice_: Choice | None = None
+        if self.learner == AUTO:
+            self._take(self._standardized(ready, inputs))
+            features = self._supported(inputs).features
+            self.choice_ = choose(features.flatten(1), y, shape.way)
+            ready = with_head(ready, self.choice_.learner, shape)
+        self._adapt(ready, inputs, y)
         return self
 
     def _labels(self, y: Any, inputs: Inputs) -> NDArray[Any]:
@@ -208,6 +218,11 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         check_is_fitted(self)
         inputs = self._inputs(X, fitting=False)
         labels = self._labels(y, inputs)
+        if isinstance(labels[0], str) != isinstance(self.classes_[0], str):
+            raise InputError(
+                f"the label {labels[0]!r} is of another type than {self.classes_[0]!r}: labels are "
+                "all texts, or all numbers."
+            )
         known = {label: i for i, label in enumerate(self.classes_.tolist())}
         for label in labels.tolist():
             known.setdefault(label, len(known))
@@ -242,11 +257,11 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         return self
 
     def _relearn(self, support: Support, codes: torch.Tensor, classes: NDArray[Any]) -> None:
-        before = self.support_
+        before = dict(vars(self))
         self.support_ = support
         try:
             self._learn(codes, len(classes))
         except Exception:
-            self.support_ = before
+            self.__dict__.update(before)
             raise
         self.classes_ = classes

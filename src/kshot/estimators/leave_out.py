@@ -23,7 +23,7 @@ class LeftOut(NamedTuple):
     """Answers to examples by learners that were fitted without them.
 
     Attributes:
-        rows: of the examples, at most 500, evenly spread.
+        rows: of the examples, evenly spread where not all were asked.
         answers: logits `(rows, way)`.
     """
 
@@ -31,7 +31,9 @@ class LeftOut(NamedTuple):
     answers: Tensor
 
 
-def leave_one_out(learner: MetaLearner, features: Features, y: Tensor, way: int) -> LeftOut:
+def leave_one_out(
+    learner: MetaLearner, features: Features, y: Tensor, way: int, *, most: int = MOST
+) -> LeftOut:
     """The answer to each example by a learner fitted to all others.
 
     Args:
@@ -39,12 +41,13 @@ def leave_one_out(learner: MetaLearner, features: Features, y: Tensor, way: int)
         features: `(examples, *features)`.
         y: labels `(examples,)`.
         way: classes.
+        most: examples to be left out.
 
     An example that is alone in its class cannot be recognised without itself, and is not asked.
     """
     asked = (torch.bincount(y, minlength=way) > 1)[y].nonzero().flatten()
-    if len(asked) > MOST:
-        asked = asked[torch.linspace(0, len(asked) - 1, MOST).long()]
+    if len(asked) > most:
+        asked = asked[torch.linspace(0, len(asked) - 1, most).long()]
     if len(asked) == 0:
         return LeftOut(asked, torch.zeros(0, way))
     kept = torch.ones(len(asked), len(y), dtype=torch.bool)

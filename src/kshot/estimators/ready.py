@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,17 @@ def of_names(
     _check_trained(made, blueprint.learner, shape)
     origin = {"encoder": name, "licence": licence_of(name)} if name != "none" else {}
     return Ready(made.eval(), form, blueprint, shape, origin)
+
+
+def with_head(ready: Ready, learner: Chosen, shape: TaskShape) -> Ready:
+    """The encoder of a learner under a method that needs no meta-training."""
+    part = validate_blueprint({"learner": learner}).learner
+    shape = shape._replace(x_shape=ready.shape.x_shape)
+    made = build_learner(part.name, ready.learner.body, shape, part.options)
+    blueprint = ready.blueprint
+    if blueprint is not None:
+        blueprint = blueprint.model_copy(update={"learner": part})
+    return replace(ready, learner=made, blueprint=blueprint, shape=shape, calibration=None)
 
 
 Chosen = str | Mapping[str, Any]

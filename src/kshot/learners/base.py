@@ -131,6 +131,7 @@ class MetaLearner(nn.Module):
         tasks: the kinds of task that the method is for.
         symmetric: permuting a task's classes permutes the logits and changes nothing else.
         any_way: tasks may have more classes than it was built for.
+        any_width: examples may have another number of features than it was trained on.
         order_free: the order of the support does not matter.
         needs_query: meta-training asks the adapted learner something.
         trains: there is something to meta-train.
@@ -142,6 +143,7 @@ class MetaLearner(nn.Module):
     tasks: ClassVar[tuple[TaskKind, ...]] = ("classification",)
     symmetric: ClassVar[bool] = True
     any_way: ClassVar[bool] = True
+    any_width: ClassVar[bool] = False
     order_free: bool = True
     needs_query: ClassVar[bool] = True
     trains: ClassVar[bool] = True

@@ -178,6 +178,7 @@ class SetMetric(MetaLearner):
 
     family: ClassVar[str] = "metric"
     fast: ClassVar[str] = "weights of the columns, class means, the support"
+    any_width: ClassVar[bool] = True
 
     def __init__(
         self,

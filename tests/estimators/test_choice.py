@@ -1,0 +1,89 @@
+"""`FewShotClassifier("auto")`: a head for these examples, and why."""
+
+import numpy as np
+import pytest
+import torch
+
+import kshot
+from kshot.estimators.choice import CANDIDATES, Ranker, choose, descriptors, expanded
+from kshot.learners.nearest_neighbour import NearestNeighbour
+from tests.estimators.test_classifier import blobs
+
+pytestmark = pytest.mark.filterwarnings("ignore:the confidence rests")
+
+
+def rings(each, seed=0):
+    """Two classes, one around the other: class means are the same."""
+    generator = np.random.default_rng(seed)
+    angle = generator.uniform(0, 2 * np.pi, 2 * each)
+    y = np.repeat([0, 1], each)
+    radius = np.array([1.0, 4.0])[y] + 0.2 * generator.normal(size=2 * each)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1), y
+
+
+def test_what_suits_the_examples_is_chosen():
+    x, y = rings(20)
+    new, truth = rings(100, seed=1)
+    model = kshot.FewShotClassifier("auto").fit(x, y)
+    assert isinstance(model.learner_, NearestNeighbour)
+    assert "left out in turn" in model.choice_.reason
+    assert model.score(new, truth) > 0.9
+    assert kshot.FewShotClassifier().fit(x, y).score(new, truth) < 0.7
+
+
+def test_one_example_per_class_leaves_the_prior():
+    x, y = blobs(5, 1)
+    model = kshot.FewShotClassifier("auto").fit(x, y)
+    assert "descriptors of the task alone" in model.choice_.reason
+    assert set(model.choice_.expected) == set(CANDIDATES)
+    assert sum(model.choice_.expected.values()) == pytest.approx(0, abs=1e-3)
+
+
+def test_the_choice_is_of_the_features_of_an_encoder(tmp_path):
+    digits = kshot.load("digits")["test"]
+    rows = torch.cat([torch.arange(o, o + 3) for o in digits.offsets[:4].tolist()])
+    images, labels = digits.x[rows, 0].numpy(), digits.labels()[rows].numpy()
+    model = kshot.FewShotClassifier("auto").fit(images, labels)
+    assert model.choice_.name in CANDIDATES
+    model.save(tmp_path / "m.kshot")
+    loaded = kshot.load_model(tmp_path / "m.kshot")
+    assert np.allclose(loaded.predict_proba(images), model.predict_proba(images), atol=1e-6)
+
+
+def test_other_learners_choose_nothing():
+    x, y = blobs()
+    assert kshot.FewShotClassifier("rfs").fit(x, y).choice_ is None
+
+
+def test_descriptors_do_not_depend_on_order_or_scale():
+    x, y = (torch.as_tensor(v) for v in blobs())
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    assert descriptors(x[order], y[order], 4) == pytest.approx(descriptors(x, y, 4))
+    assert descriptors(7 * x, 3 - y, 4) == pytest.approx(descriptors(x, y, 4))
+
+
+def test_a_ranker_is_its_regression():
+    rng = np.random.default_rng(0)
+    weights, trust = rng.normal(size=(3, 2)), np.array([0.5, 0.1])
+    ranker = Ranker(["a", "b"], np.array([1.0]), np.array([2.0]), weights, trust, "a")
+    z = (5.0 - 1.0) / 2.0
+    by_hand = ranker.weights[0] + z * ranker.weights[1] + z * z * ranker.weights[2]
+    assert ranker.prior(np.array([[5.0]]))[0] == pytest.approx(by_hand)
+    shares, counts = np.array([[0.9, 0.5]]), np.array([10])
+    added = (0.5 + 0.1 * np.log(11)) * np.array([0.2, -0.2])
+    refined = ranker.refined(np.array([[5.0]]), shares, counts)[0]
+    assert refined == pytest.approx(by_hand + added)
+    nothing = ranker.refined(np.array([[5.0]]), shares, np.array([0]))[0]
+    assert nothing == pytest.approx(by_hand)
+    again = Ranker.of_dict(ranker.as_dict())
+    assert again.prior(np.array([[2.0]])) == pytest.approx(ranker.prior(np.array([[2.0]])))
+    assert expanded(np.zeros((2, 3))).shape == (2, 1 + 3 + 6)
+
+
+def test_the_choice_is_quick():
+    x, y = blobs(10, 10, width=64)
+    import time
+
+    start = time.perf_counter()
+    choose(torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y), 10)
+    assert time.perf_counter() - start < 20

@@ -98,7 +98,7 @@ def test_weights_of_another_run_are_named(cli, small_run, tmp_path):
     shutil.copy(tmp_path / "other" / "weights.safetensors", tmp_path / "run")
     result = cli("evaluate", "run")
     assert result.returncode == 2
-    assert "does not fit the run's recipe: encoder.layers.0.0.bias is (4,) and not (8,)" in (
+    assert "does not fit its own recipe: encoder.layers.0.0.bias is (4,) and not (8,)" in (
         result.stderr
     )
 

@@ -64,7 +64,7 @@ def test_a_name_alone_takes_options_too(tmp_path):
     ("text", "says"),
     [
         ("[dataset", "not valid TOML"),
-        ("name = 'x'", "dataset is missing"),
+        ("name = 'x'", "learner is missing"),
         ("[dataset]\nname='glyphs'\n[learner]\nname='maml'\n[extra]\na=1", "extra"),
     ],
 )

@@ -87,3 +87,13 @@ def test_the_choice_is_quick():
     start = time.perf_counter()
     choose(torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y), 10)
     assert time.perf_counter() - start < 20
+
+
+def test_the_examples_are_embedded_once():
+    seen = []
+    net = torch.nn.Linear(5, 4).requires_grad_(False)
+    net.register_forward_hook(lambda module, args, out: seen.append(len(out)))
+    x, y = blobs(3, 5)
+    learner = kshot.FewShotClassifier("auto", net).fit(x, y).learner_
+    assert learner.pointwise
+    assert sum(seen) == len(y)

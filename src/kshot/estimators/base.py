@@ -141,11 +141,15 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         self.ready_ = ready
         self.learner_ = as_protocol(learner, False)
 
-    def _adapt(self, ready: Ready, inputs: Inputs, y: Tensor) -> None:
-        """Embed the support and learn from it."""
+    def _adapt(
+        self, ready: Ready, inputs: Inputs, y: Tensor, embedded: Support | None = None
+    ) -> None:
+        """Embed the support, unless it was by this very encoder, and learn from it."""
         self._take(self._standardized(_fitting(ready, inputs), inputs))
         self.columns_ = []
-        self.support_ = self._supported(inputs)
+        if embedded is None or not self.learner_.pointwise:
+            embedded = self._supported(inputs)
+        self.support_ = embedded
         self._learn(y, self._way)
 
     def _standardized(self, ready: Ready, inputs: Inputs) -> Ready:

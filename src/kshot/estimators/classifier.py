@@ -119,12 +119,13 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         ready = self._get_ready(inputs, shape)
         y = torch.from_numpy(codes)
         self.choice_: Choice | None = None
+        support = None
         if self.learner == AUTO:
             self._take(self._standardized(ready, inputs))
-            features = self._supported(inputs).features
-            self.choice_ = choose(features.flatten(1), y, shape.way)
+            support = self._supported(inputs)
+            self.choice_ = choose(support.features.flatten(1), y, shape.way)
             ready = with_head(ready, self.choice_.learner, shape)
-        self._adapt(ready, inputs, y)
+        self._adapt(ready, inputs, y, support)
         return self
 
     def _labels(self, y: Any, inputs: Inputs) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,6 @@ from kshot.nn.pretrained import (
     Pretrained,
     TokenPreparation,
     is_pretrained,
-    licence_of,
 )
 from kshot.training.build import make_learner
 from kshot.training.config import Blueprint, Part, RunConfig, validate_blueprint
@@ -66,6 +66,22 @@ def of_run(run: Run) -> Ready:
     blueprint = Blueprint(**{name: getattr(config, name) for name in Blueprint.model_fields})
     form = _form_of_run(config, shape)
     return Ready(run.learner, form, blueprint, shape, origin, read_calibration(run.folder))
+
+
+def licence_of(name: str) -> str:
+    """Under which terms the weights of a pretrained encoder are given, as far as it is stated."""
+    source, _, model = name.partition(":")
+    if source == "timm":
+        timm = importlib.import_module("timm")
+        facts = timm.get_pretrained_cfg(model, allow_unregistered=True)
+        return str(getattr(facts, "license", None) or f"see timm's page of {model}")
+    known = {
+        "efficientnet_lite0": "Apache-2.0, trained on ImageNet",
+        "minilm": "Apache-2.0, sentence-transformers/all-MiniLM-L6-v2",
+        "torchvision": "BSD-3-Clause, trained as torchvision's page says",
+        "hf": f"see the model card of {model}",
+    }
+    return known[source]
 
 
 def _form_of_run(config: RunConfig, shape: TaskShape) -> Form:

@@ -165,21 +165,6 @@ def pretrained_encoder(
     return Pretrained(*parts)
 
 
-def licence_of(name: str) -> str:
-    """Under which terms the weights of a pretrained encoder are given, as far as it is stated."""
-    source, _, model = name.partition(":")
-    if source == "timm":
-        facts = _package("timm").get_pretrained_cfg(model, allow_unregistered=True)
-        return str(getattr(facts, "license", None) or f"see timm's page of {model}")
-    known = {
-        "efficientnet_lite0": "Apache-2.0, trained on ImageNet",
-        "minilm": "Apache-2.0, sentence-transformers/all-MiniLM-L6-v2",
-        "torchvision": "BSD-3-Clause, trained as torchvision's page says",
-        "hf": f"see the model card of {model}",
-    }
-    return known[source]
-
-
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name: safetensors, or what PyTorch saves, without foreign code.
 

@@ -22,6 +22,7 @@ from kept import (
     tasks,
 )
 from overviews import benchmark, chooser, overview, regression
+from practice_tables import made as made_of_practice
 
 from kshot.evaluation import show
 from kshot.learners import docstring_sections, learner_class, learner_names
@@ -33,7 +34,13 @@ START, END = "<!-- table: {} -->", "<!-- end of table -->"
 PAGES = [
     *(
         ROOT / name
-        for name in ("README.md", "README.zh-CN.md", "docs/results.md", "docs/which-method.md")
+        for name in (
+            "README.md",
+            "README.zh-CN.md",
+            "docs/practice.md",
+            "docs/results.md",
+            "docs/which-method.md",
+        )
     ),
     *sorted((ROOT / "docs" / "methods").glob("*.md")),
 ]
@@ -232,7 +239,8 @@ def tables() -> dict[str, str]:
     made |= {"overview": overview(found), "regression": regression(found)} | methods(found)
     made["chooser"] = chooser(found)
     made |= {f"methods on {data}": benchmark(found, data) for data in ("omniglot", "cifar_fs")}
-    return made | sentences(found) | speed() | selections() | rivals()
+    made |= sentences(found) | made_of_practice(found)
+    return made | speed() | selections() | rivals()
 
 
 def fill(text: str, made: dict[str, str]) -> str:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import kshot
-from kshot.estimators.choice import CANDIDATES, Ranker, choose, descriptors, expanded
+from kshot.estimators import classifier
+from kshot.estimators.choice import HEADS, Ranker, choose, descriptors, evidence, expanded
 from kshot.learners.nearest_neighbour import NearestNeighbour
 from tests.estimators.test_classifier import blobs
 
@@ -35,19 +36,35 @@ def test_one_example_per_class_leaves_the_prior():
     x, y = blobs(5, 1)
     model = kshot.FewShotClassifier("auto").fit(x, y)
     assert "descriptors of the task alone" in model.choice_.reason
-    assert set(model.choice_.expected) == set(CANDIDATES)
-    assert sum(model.choice_.expected.values()) == pytest.approx(0, abs=1e-3)
+    assert set(model.choice_.expected) == {("", head) for head in HEADS}
+    assert max(model.choice_.expected.values()) == model.choice_.expected["", model.choice_.head]
 
 
-def test_the_choice_is_of_the_features_of_an_encoder(tmp_path):
-    digits = kshot.load("digits")["test"]
-    rows = torch.cat([torch.arange(o, o + 3) for o in digits.offsets[:4].tolist()])
-    images, labels = digits.x[rows, 0].numpy(), digits.labels()[rows].numpy()
+def digits(classes, each):
+    data = kshot.load("digits")["test"]
+    rows = torch.cat([torch.arange(o, o + each) for o in data.offsets[:classes].tolist()])
+    return data.x[rows, 0].numpy(), data.labels()[rows].numpy()
+
+
+def test_the_choice_is_of_the_features_of_an_encoder(tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier, "has_lite0", lambda: False)
+    images, labels = digits(4, 3)
     model = kshot.FewShotClassifier("auto").fit(images, labels)
-    assert model.choice_.name in CANDIDATES
+    assert model.choice_.encoder == "characters"
+    assert model.choice_.head in HEADS
     model.save(tmp_path / "m.kshot")
     loaded = kshot.load_model(tmp_path / "m.kshot")
     assert np.allclose(loaded.predict_proba(images), model.predict_proba(images), atol=1e-6)
+
+
+def test_the_installed_encoders_are_chosen_from():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    images, labels = digits(3, 4)
+    model = kshot.FewShotClassifier("auto").fit(images, labels)
+    encoders = {encoder for encoder, _ in model.choice_.expected}
+    assert encoders == {"characters", "efficientnet_lite0"}
+    assert f"{model.choice_.head} on {model.choice_.encoder} is expected" in model.choice_.reason
+    assert model.predict(images[:1]) == labels[:1]
 
 
 def test_other_learners_choose_nothing():
@@ -62,22 +79,32 @@ def test_descriptors_do_not_depend_on_order_or_scale():
     assert descriptors(7 * x, 3 - y, 4) == pytest.approx(descriptors(x, y, 4))
 
 
-def test_a_ranker_is_its_regression():
+def test_a_ranker_is_its_regressions():
     rng = np.random.default_rng(0)
-    weights, trust = rng.normal(size=(3, 2)), np.array([0.5, 0.1])
-    ranker = Ranker(["a", "b"], np.array([1.0]), np.array([2.0]), weights, trust, "a")
+    level, gains = rng.normal(size=3), rng.normal(size=(3, 2))
+    trust = np.array([0.5, 0.1, 0.3, 0.7])
+    ranker = Ranker(["a", "b"], np.array([1.0]), np.array([2.0]), level, gains, trust)
     z = (5.0 - 1.0) / 2.0
-    by_hand = ranker.weights[0] + z * ranker.weights[1] + z * z * ranker.weights[2]
-    assert ranker.prior(np.array([[5.0]]))[0] == pytest.approx(by_hand)
+    terms = np.array([1, z, z * z])
+    by_hand = terms @ level + terms @ gains
+    inputs = np.array([[5.0]])
+    assert ranker.prior(inputs)[0] == pytest.approx(by_hand)
     shares, counts = np.array([[0.9, 0.5]]), np.array([10])
-    added = (0.5 + 0.1 * np.log(11)) * np.array([0.2, -0.2])
-    refined = ranker.refined(np.array([[5.0]]), shares, counts)[0]
-    assert refined == pytest.approx(by_hand + added)
-    nothing = ranker.refined(np.array([[5.0]]), shares, np.array([0]))[0]
+    common, own = 0.7 - by_hand.mean(), np.array([0.2, -0.2])
+    sure = 0.04 / (0.04 + 0.25 / 10)
+    added = (0.5 + 0.1 * np.log(11)) * common + (0.3 + 0.7 * sure) * own
+    assert ranker.refined(inputs, shares, counts)[0] == pytest.approx(by_hand + added)
+    nothing = ranker.refined(inputs, shares, np.array([0]))[0]
     assert nothing == pytest.approx(by_hand)
     again = Ranker.of_dict(ranker.as_dict())
-    assert again.prior(np.array([[2.0]])) == pytest.approx(ranker.prior(np.array([[2.0]])))
+    assert again.prior(inputs) == pytest.approx(ranker.prior(inputs))
     assert expanded(np.zeros((2, 3))).shape == (2, 1 + 3 + 6)
+
+
+def test_a_gap_counts_by_its_error():
+    shares = np.array([[0.6, 0.4]])
+    few, many = (evidence(shares, shares, np.array([n]))[0, 0, 3] for n in (2, 200))
+    assert 0 < few < 0.1 * 0.5 < many < 0.1
 
 
 def test_the_choice_is_quick():
@@ -85,7 +112,7 @@ def test_the_choice_is_quick():
     import time
 
     start = time.perf_counter()
-    choose(torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y), 10)
+    choose({"": torch.as_tensor(x, dtype=torch.float32)}, torch.as_tensor(y), 10)
     assert time.perf_counter() - start < 20
 
 

@@ -260,6 +260,23 @@ def test_a_learner_of_tables_takes_any_width_and_others_say_theirs(tmp_path):
     )
 
 
+def test_the_metric_of_tables_comes_with_its_weights(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(3), 40)
+    x = np.concatenate(
+        [np.eye(3)[y] + 0.3 * rng.normal(size=(120, 3)), rng.normal(size=(120, 9))], 1
+    )
+    shots, rest = slice(None, None, 5), slice(1, None, 5)
+    model = kshot.FewShotClassifier("set_metric").fit(x[shots], y[shots])
+    plain = kshot.FewShotClassifier().fit(x[shots], y[shots])
+    assert model.score(x[rest], y[rest]) > plain.score(x[rest], y[rest]) + 0.05
+    model.save(tmp_path / "m.kshot")
+    again = kshot.load_model(tmp_path / "m.kshot")
+    assert np.array_equal(again.predict_proba(x), model.predict_proba(x))
+    with pytest.raises(ConfigError, match="starts from random weights"):
+        kshot.FewShotClassifier({"name": "set_metric", "hidden": 16}).fit(x, y)
+
+
 def test_vectors_of_another_width_than_trained_on(tmp_path):
     x, y = blobs()
     kshot.FewShotClassifier("rfs").fit(x, y).save(tmp_path / "m.kshot")

@@ -1,8 +1,8 @@
-"""Which method for these examples: ranked by what was learned over many tasks.
+"""Which encoder and method for these examples: ranked by what was learned over many tasks.
 
-A ranker expects, by a few descriptors of a task, how far each candidate is above or below the mean
-of all of them; it is fitted on meta-training episodes (benchmarks/ranker.py). Where a class has two
-examples or more, what each candidate recognises of left-out examples refines that.
+A ranker expects, by a few descriptors of a task as an encoder sees it, how many queries each
+method recognises; it is fitted on meta-training episodes (benchmarks/ranker.py). Where a class has
+two examples or more, what each method recognises of left-out examples refines that.
 """
 
 from __future__ import annotations
@@ -19,32 +19,34 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kshot.estimators.leave_out import leave_one_out
-from kshot.learners import MetaLearner, TaskShape, build_learner
+from kshot.estimators.ready import build_head
+from kshot.learners import MetaLearner, TaskShape
+from kshot.training.config import Part
 
 Array = NDArray[np.float64]
 
-CANDIDATES: dict[str, dict[str, Any]] = {
+HEADS: dict[str, dict[str, Any]] = {
     "class means": {"name": "protonet"},
     "means of unit features": {"name": "simpleshot"},
     "logistic regression": {"name": "rfs"},
     "logistic regression, weak penalty": {"name": "rfs", "penalty": 0.1},
     "ridge regression": {"name": "r2d2"},
     "nearest neighbour": {"name": "nearest_neighbour"},
+    "last layer, 10 steps": {"name": "fine_tuning", "fast": "last", "inner_steps": 10},
     "last layer, 50 steps": {"name": "fine_tuning", "fast": "last", "inner_steps": 50},
+    "metric of tables": {"name": "set_metric"},
 }
-"""Heads that need no meta-training, by what they are called in words."""
+"""Methods that need no meta-training, or whose head comes with kshot, by their names in words."""
 
 FILE = "shipped/ranker.json"
 
 LEFT_OUT = 40
-"""Examples that each candidate is tried on, at most: so that a choice takes seconds."""
+"""Examples that each method is tried on, at most: so that a choice takes seconds."""
 
 
-def build_candidate(name: str, features: int, way: int, length: int) -> MetaLearner:
-    """The candidate, on features."""
-    part = dict(CANDIDATES[name])
-    shape = TaskShape((features,), way, length)
-    return build_learner(part.pop("name"), nn.Identity(), shape, part).eval()
+def head_for(name: str, features: int, way: int, length: int) -> MetaLearner:
+    """The method, on features."""
+    return build_head(Part(**HEADS[name]), nn.Identity(), TaskShape((features,), way, length))
 
 
 def descriptors(features: Tensor, y: Tensor, way: int) -> Array:
@@ -94,10 +96,10 @@ def _apart(x: Tensor, y: Tensor, way: int) -> float:
 
 
 class LeftOutScores(NamedTuple):
-    """How each candidate answers examples that it was fitted without.
+    """How each method answers examples that it was fitted without.
 
     Attributes:
-        shares: that it recognises, in the order of the candidates.
+        shares: that it recognises, in the order of `HEADS`.
         examples: that were left out in turn; 0 where no class has two.
     """
 
@@ -106,10 +108,10 @@ class LeftOutScores(NamedTuple):
 
 
 def left_out_scores(features: Tensor, y: Tensor, way: int) -> LeftOutScores:
-    """Try every candidate on 40 examples at most."""
+    """Try every method on 40 examples at most."""
     shares, count = [], 0
-    for name in CANDIDATES:
-        learner = build_candidate(name, features.shape[1], way, len(y))
+    for name in HEADS:
+        learner = head_for(name, features.shape[1], way, len(y))
         rows, answers = leave_one_out(learner, features, y, way, most=LEFT_OUT)
         count = len(rows)
         shares.append(float((answers.argmax(1) == y[rows]).double().mean()) if count else 0.0)
@@ -118,44 +120,44 @@ def left_out_scores(features: Tensor, y: Tensor, way: int) -> LeftOutScores:
 
 @dataclass(frozen=True)
 class Ranker:
-    """How far each candidate is expected above or below the mean of all of them.
+    """How many queries each method is expected to recognise.
 
-    A ridge regression on the descriptors is the prior; what a candidate recognises of left-out
-    examples, above the mean of all, is added to it, the more the more examples there are.
+    Ridge regressions on the descriptors are the prior; what is recognised of left-out examples
+    is added to it, the more the more examples there are.
 
     Attributes:
-        candidates: their names, in the order of the outputs.
+        heads: names of the methods, in the order of the outputs.
         centre: of the descriptors.
         scale: of the descriptors.
-        weights: `(1 + descriptors + products of two, candidates)`, the offset first.
-        trust: in left-out examples: an offset, and a factor of the logarithm of their number.
-        average: the candidate that is best on average, whatever the task.
+        level: `(terms,)`, for the mean over all methods; see `expanded` for the terms.
+        gains: `(terms, heads)`, for each method above that mean.
+        trust: `(4,)`, in what left-out examples say; see `evidence`.
     """
 
-    candidates: Sequence[str]
+    heads: Sequence[str]
     centre: Array
     scale: Array
-    weights: Array
+    level: Array
+    gains: Array
     trust: Array
-    average: str
 
     def prior(self, inputs: Array) -> Array:
-        """Expected accuracy above the mean of all, `(tasks, candidates)`, of `(tasks, inputs)`."""
-        expected: Array = expanded((inputs - self.centre) / self.scale) @ self.weights
+        """Expected accuracy `(tasks, heads)`, of descriptors `(tasks, inputs)`."""
+        terms = expanded((inputs - self.centre) / self.scale)
+        expected: Array = (terms @ self.level)[:, None] + terms @ self.gains
         return expected
 
     def refined(self, inputs: Array, shares: Array, counts: Array) -> Array:
-        """The same, with what was recognised of left-out examples, `(tasks, candidates)`."""
-        terms = evidence(shares, counts)
-        added: Array = np.einsum("tck,k->tc", terms, self.trust)
-        return self.prior(inputs) + added
+        """The same, with the shares `(tasks, heads)` that were recognised of left-out examples."""
+        prior = self.prior(inputs)
+        added: Array = evidence(prior, shares, counts) @ self.trust
+        return prior + added
 
     @staticmethod
     def of_dict(values: Mapping[str, Any]) -> Ranker:
         """Of a file's values."""
-        names = ("centre", "scale", "weights", "trust")
-        arrays = {name: np.array(values[name], float) for name in names}
-        return Ranker(tuple(values["candidates"]), average=values["average"], **arrays)
+        names = ("centre", "scale", "level", "gains", "trust")
+        return Ranker(tuple(values["heads"]), *(np.array(values[name], float) for name in names))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a file."""
@@ -170,10 +172,19 @@ def expanded(z: Array) -> Array:
     return np.concatenate([np.ones((len(z), 1)), z, products], 1)
 
 
-def evidence(shares: Array, counts: Array) -> Array:
-    """`(tasks, candidates, 2)`: shares above their mean, as they are and times log of the count."""
-    above = shares - shares.mean(1, keepdims=True)
-    return np.stack([above, above * np.log1p(counts)[:, None]], -1) * (counts > 0)[:, None, None]
+def evidence(prior: Array, shares: Array, counts: Array) -> Array:
+    """What left-out examples add to the prior, `(tasks, heads, 4)`; zeros where there were none.
+
+    How far the mean share of all methods is above the prior, as it is and times the logarithm of
+    the count; how far a method's share is above that mean, as it is and weighed by how sure the
+    gap is beside its error, 1 / (2 sqrt(count)).
+    """
+    n = counts[:, None]
+    mean = shares.mean(1, keepdims=True)
+    common = np.broadcast_to(mean - prior.mean(1, keepdims=True), shares.shape)
+    own = shares - mean
+    sure = own**2 / (own**2 + 0.25 / np.maximum(n, 1))
+    return np.stack([common, common * np.log1p(n), own, own * sure], -1) * (n > 0)[:, :, None]
 
 
 def shipped_ranker() -> Ranker:
@@ -186,38 +197,47 @@ class Choice:
     """What was chosen, and why.
 
     Attributes:
-        name: of the candidate, in words.
-        learner: as a recipe names it.
-        expected: accuracy above the mean of all candidates, by candidate.
+        encoder: that the examples are seen by; empty for vectors as they are.
+        head: the method, in words.
+        learner: the method as a recipe names it.
+        expected: accuracy of each method behind each encoder.
         reason: in words.
     """
 
-    name: str
+    encoder: str
+    head: str
     learner: Mapping[str, Any]
-    expected: Mapping[str, float]
+    expected: Mapping[tuple[str, str], float]
     reason: str
 
 
-def choose(features: Tensor, y: Tensor, way: int) -> Choice:
-    """The candidate that the shipped ranker expects most of.
+def choose(views: Mapping[str, Tensor], y: Tensor, way: int) -> Choice:
+    """The encoder and the method that the shipped ranker expects most of.
 
     Args:
-        features: `(examples, features)`, of the support.
+        views: `(examples, features)` of the support, by encoder.
         y: labels.
         way: classes.
     """
     ranker = shipped_ranker()
-    shares, count = left_out_scores(features, y, way)
-    inputs = descriptors(features, y, way)[None]
-    gains = ranker.refined(inputs, shares[None], np.array([count]))[0]
-    order = np.argsort(-gains)
-    best, second = (ranker.candidates[i] for i in order[:2])
+    expected: dict[tuple[str, str], float] = {}
+    count = 0
+    for encoder, features in views.items():
+        shares, count = left_out_scores(features, y, way)
+        inputs = descriptors(features, y, way)[None]
+        found = ranker.refined(inputs, shares[None], np.array([count]))[0]
+        expected |= {(encoder, head): float(v) for head, v in zip(ranker.heads, found, strict=True)}
+    best, second = sorted(expected, key=lambda pair: -expected[pair])[:2]
     rests = (
         f"{count} examples left out in turn and descriptors of the task"
         if count
         else "descriptors of the task alone, since one example per class leaves nothing to try on"
     )
-    lead = 100 * (gains[order[0]] - gains[order[1]])
-    reason = f"{best} is expected {lead:.1f} points above {second}, by {rests}"
-    expected = {name: float(g) for name, g in zip(ranker.candidates, gains, strict=True)}
-    return Choice(best, CANDIDATES[best], expected, reason)
+    lead = 100 * (expected[best] - expected[second])
+    reason = f"{_called(best)} is expected {lead:.1f} points above {_called(second)}, by {rests}"
+    return Choice(*best, HEADS[best[1]], expected, reason)
+
+
+def _called(pair: tuple[str, str]) -> str:
+    encoder, head = pair
+    return f"{head} on {encoder}" if encoder else head

@@ -13,19 +13,28 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import nn
 
+from kshot.datasets.texts import MINILM
 from kshot.errors import InputError
 from kshot.estimators.base import AUTO, FewShotEstimator, Learner
 from kshot.estimators.choice import Choice, choose
 from kshot.estimators.confidence import Confidence, estimated, measured
 from kshot.estimators.inputs import Inputs, read_inputs
-from kshot.estimators.model_file import labels_as_facts, labels_of
-from kshot.estimators.ready import Chosen, Ready, with_head
+from kshot.estimators.model_file import CHARACTERS, labels_as_facts, labels_of
+from kshot.estimators.ready import Chosen, Ready, has_lite0, of_names, with_head
 from kshot.estimators.support import Support
 from kshot.evaluation.confidence import familiarity
 from kshot.learners import TaskShape
+from kshot.nn.pretrained import LITE0
 
 LONGEST_LABEL = 200
 """In characters."""
+
+
+def _name_of(encoder: Chosen | nn.Module) -> str:
+    """As people call it."""
+    if isinstance(encoder, nn.Module):
+        return type(encoder).__name__
+    return encoder if isinstance(encoder, str) else str(encoder["name"])
 
 
 class Judgement(NamedTuple):
@@ -52,9 +61,9 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     Args:
         learner: a run folder of `kshot train`, a model file, a `MetaLearner`, a method by name
             (`kshot learners`) with options as a table such as `{"name": "rfs", "penalty": 0.1}`, or
-            `auto`: a head is chosen for these examples (see `choice_`). By default `protonet` for
-            vectors, the shipped learner `characters` for images without an encoder, and
-            `simpleshot` on an encoder.
+            `auto`: method and, unless it is named, encoder are chosen for these examples (see
+            `choice_`). By default `protonet` for vectors, the shipped learner `characters` for
+            images without an encoder, and `simpleshot` on an encoder.
         encoder: for a method by name: a pretrained network by name, such as
             `efficientnet_lite0` or `minilm`, or a module. Vectors need none.
         calibrate: fit the temperature of the probabilities to answers with each example left out,
@@ -116,17 +125,34 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
                 f"y has 1 class, {self.classes_[0]!r}: give examples of at least 2 classes."
             )
         shape = TaskShape((), len(self.classes_), inputs.size)
-        ready = self._get_ready(inputs, shape)
         y = torch.from_numpy(codes)
         self.choice_: Choice | None = None
-        support = None
-        if self.learner == AUTO:
+        if self.learner != AUTO:
+            self._adapt(self._get_ready(inputs, shape), inputs, y)
+            return self
+        views = self._views(inputs, shape)
+        supports = {}
+        for encoder, ready in views.items():
             self._take(self._standardized(ready, inputs))
-            support = self._supported(inputs)
-            self.choice_ = choose(support.features.flatten(1), y, shape.way)
-            ready = with_head(ready, self.choice_.learner, shape)
-        self._adapt(ready, inputs, y, support)
+            supports[encoder] = self._supported(inputs)
+        features = {encoder: seen.features.flatten(1) for encoder, seen in supports.items()}
+        self.choice_ = choose(features, y, shape.way)
+        encoder = self.choice_.encoder
+        ready = with_head(views[encoder], self.choice_.learner, shape)
+        self._adapt(ready, inputs, y, supports[encoder])
         return self
+
+    def _views(self, inputs: Inputs, shape: TaskShape) -> dict[str, Ready]:
+        """What `auto` chooses from: the encoder that was named, or those that are installed."""
+        named = "" if self.encoder is None else _name_of(self.encoder)
+        if inputs.kind == "vectors" or self.encoder is not None:
+            return {named: self._get_ready(inputs, shape)}
+        if inputs.kind == "texts":
+            return {MINILM: of_names("simpleshot", MINILM, inputs, shape)}
+        views = {CHARACTERS: self._get_ready(inputs, shape)}
+        if has_lite0():
+            views[LITE0] = of_names("simpleshot", LITE0, inputs, shape)
+        return views
 
     def _labels(self, y: Any, inputs: Inputs) -> NDArray[Any]:
         if y is None:

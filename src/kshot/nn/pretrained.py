@@ -27,6 +27,7 @@ from kshot.files import packaged
 from kshot.types import Features, first_tensor, is_whole
 
 Interpolation = Literal["bilinear", "bicubic"]
+LITE0 = "efficientnet_lite0"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -353,7 +354,7 @@ _SOURCES: dict[str, Callable[[str, str | None, int | None], _Parts]] = {
     "torchvision": _torchvision,
     "hf": _hf,
 }
-_PACKAGED: dict[str, Build] = {"efficientnet_lite0": _efficientnet_lite0, "minilm": _minilm}
+_PACKAGED: dict[str, Build] = {LITE0: _efficientnet_lite0, MINILM: _minilm}
 
 PRETRAINED = (*(f"{source}:NAME" for source in _SOURCES), *_PACKAGED)
 """What an encoder may be called."""

@@ -107,6 +107,22 @@ def challenge(measured: dict[str, Record]) -> str:
     return "\n".join([*lines, *(f"| {who} | {error:.1f} % |" for error, who in sorted(rows))])
 
 
+def in_words(found: Record) -> str:
+    """How the shipped learner does on handwriting."""
+    scores = {
+        (r["task"], r["options"]["protocol"]): f"{100 * r['mean']:.1f} %"
+        for r in found["results"]
+        if r["source"] == "omniglot/test" and not is_baseline(r)
+    }
+    mixed = "background-evaluation"
+    return (
+        "Of handwritten characters of 20 alphabets that it has never seen (Omniglot's evaluation "
+        f"set, five classes at a time) it recognises {scores['5-way 1-shot', mixed]} from one "
+        f"example of each and {scores['5-way 5-shot', mixed]} from five; of 20 characters of one "
+        f"alphabet, from one drawer to another, {scores['20-way 1-shot', 'one-shot']}."
+    )
+
+
 def made(records: dict[str, Record]) -> dict[str, str]:
     """Of the records that there are."""
     parts = {"practice": practice, "ranker": ranker, "tabular": tabular}
@@ -119,4 +135,6 @@ def made(records: dict[str, Record]) -> dict[str, str]:
         if r.get("options", {}).get("protocol") == "one-shot" and not is_baseline(r)
     }
     texts["challenge"] = challenge(within)
+    if "characters" in records:
+        texts["characters in words"] = in_words(records["characters"])
     return texts | ({"calibrations": calibrations(measured)} if measured else {})

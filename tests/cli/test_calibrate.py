@@ -33,6 +33,10 @@ def test_the_road(cli, run, tmp_path):
     assert model.confidence_.basis == "episodes of glyphs/val"
     assert model.confidence_.threshold is not None
 
+    stale = json.loads((run / "calibration.json").read_text())
+    (run / "calibration.json").write_text(json.dumps(stale | {"meta_steps": 10_000}))
+    with pytest.raises(CheckpointError, match="with the weights of step 10000"):
+        kshot.FewShotClassifier(run).fit(x, y)
     (run / "calibration.json").write_text("{}")
     with pytest.raises(CheckpointError, match="measure it again"):
         kshot.FewShotClassifier(run).fit(x, y)
@@ -43,3 +47,59 @@ def test_data_without_the_splits(cli, run):
     assert done.returncode == 2
     assert "a calibration needs classes" in done.stderr
     assert not (run / "calibration.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--way", 500), "way=750 needs 750 classes"),
+        (("--episodes", 0), "equal to 1"),
+        (("--way", 1), "equal to 2"),
+    ],
+)
+def test_options_are_checked_before_the_measurement(cli, run, options, says):
+    done = cli("calibrate", "run", *options)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert not (run / "calibration.json").exists()
+
+
+TINY = """
+[dataset]
+name = "glyphs"
+
+[encoder]
+name = "conv4"
+channels = 4
+
+[train]
+way = 3
+query = 2
+meta_batch = 1
+steps = 1
+
+[validation]
+way = 3
+episodes = 2
+"""
+
+
+def test_classes_that_were_trained_on_say_nothing(cli, tmp_path):
+    learner = '[learner]\nname = "protonet"\n'
+    (tmp_path / "r.toml").write_text(
+        TINY.replace("steps = 1", 'steps = 1\nsplit = "train+val"') + learner
+    )
+    assert cli("train", "r.toml", "--out", "r").returncode == 0
+    done = cli("calibrate", "r")
+    assert done.returncode == 2
+    assert "was trained on train+val" in done.stderr
+
+
+def test_a_learner_of_a_fixed_way_is_asked_no_wider_tasks(cli, tmp_path):
+    learner = '[learner]\nname = "maml"\ninner_lr = 0.1\ninner_steps = 1\n'
+    (tmp_path / "r.toml").write_text(TINY + learner)
+    assert cli("train", "r.toml", "--out", "r").returncode == 0
+    done = cli("calibrate", "r", "--way", 3, "--shot", 1, "--episodes", 5)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "r" / "calibration.json").read_text())["ways"] == [2]
+    assert "built for 3 classes at most" in cli("calibrate", "r", "--way", 5).stderr

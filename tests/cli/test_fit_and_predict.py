@@ -67,6 +67,24 @@ def test_a_table_of_numbers(cli, tmp_path):
     assert [line.split("\t")[1] for line in done.stdout.splitlines()] == ["a", "c"]
 
 
+def test_a_column_of_the_model_is_never_taken_for_the_label(cli, tmp_path):
+    rows = [f"{i % 3},{10 * (i % 3)},{'abc'[i % 3]}" for i in range(12)]
+    (tmp_path / "t.csv").write_text("\n".join(["label,size,kind", *rows]))
+    assert cli("fit", "t.csv", "--label", "kind").returncode == 0
+    lines = cli("predict", "model.kshot", "t.csv").stdout.splitlines()
+    assert [line.split("\t")[1] for line in lines] == [*"abcabcabcabc"]
+
+
+def test_names_that_are_no_unicode(cli, tmp_path):
+    for k, name in enumerate((b"caf\xe9", b"tea")):
+        folder = tmp_path / "photos" / name.decode("utf-8", "surrogateescape")
+        folder.mkdir(parents=True)
+        Image.new("L", (9, 9), 90 * k).save(folder / "1.png")
+    done = cli("fit", "photos")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model.kshot").exists()
+
+
 def test_values(cli, tmp_path):
     rows = [f"{x},{3 * x + 1}" for x in range(10)]
     (tmp_path / "t.csv").write_text("x,label\n" + "\n".join(rows))

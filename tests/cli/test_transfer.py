@@ -97,6 +97,7 @@ def test_a_run_starts_from_a_file_and_from_a_run_with_adapters(road, monkeypatch
         ("transfer {mtl} --targets digits --set size=3", "say whose option it is"),
         ("transfer {mtl} --targets digits --way 20", "way=20 needs 20 classes"),
         ("transfer {mtl} --targets digits --out map.jpg", "PNG"),
+        ("transfer {mtl} --targets ,", "--targets is empty"),
         ("pretrain protonet-glyphs", "not trained by classification"),
         ("train protonet-glyphs --from nowhere", "no run folder or file"),
         ("train protonet-glyphs --from timm:resnet81", "nearest: resnet18"),

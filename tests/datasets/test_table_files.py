@@ -23,7 +23,7 @@ def test_csv_of_any_delimiter(tmp_path, delimiter):
     rows = list(rows_of(path))
     assert [r.cells["label"] for r in rows] == ["x", "y"]
     assert [r.line for r in rows] == [2, 4]
-    columns = choose_columns(path, rows[0], "label", None)
+    columns = choose_columns(path, rows, "label", None)
     assert columns.numbers
     assert [columns.value(path, r) for r in rows] == [[1, 2.5], [3, 4]]
 
@@ -31,17 +31,17 @@ def test_csv_of_any_delimiter(tmp_path, delimiter):
 def test_quoted_texts(tmp_path):
     path = write(tmp_path, 'text,label\n"one, two\nthree",a\n')
     (row,) = rows_of(path)
-    assert choose_columns(path, row, "label", None).value(path, row) == "one, two\nthree"
+    assert choose_columns(path, [row], "label", None).value(path, row) == "one, two\nthree"
 
 
 def test_json_lines(tmp_path):
     lines = [{"text": "a", "label": 1, "id": 7}, {"text": "b", "label": 2, "id": 8}]
     path = write(tmp_path, "\n".join(map(json.dumps, lines)), "t.jsonl")
     rows = list(rows_of(path))
-    columns = choose_columns(path, rows[0], "label", ["text"])
+    columns = choose_columns(path, rows, "label", ["text"])
     assert [columns.value(path, r) for r in rows] == ["a", "b"]
     with pytest.raises(ConfigError, match="name the one of texts"):
-        choose_columns(path, rows[0], "label", None)
+        choose_columns(path, rows, "label", None)
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_json_that_is_none(tmp_path, content, says):
 
 
 def test_cells(tmp_path):
-    path = write(tmp_path, "a,label\n1,x\n,y\ntwo,z\nnan,w\n")
+    path = write(tmp_path, "a,label\n1,x\n,y\ntwo,z\nnan,w\n5,v\n6,u\n")
     rows = list(rows_of(path))
-    columns = choose_columns(path, rows[0], "label", None)
-    for row, says in zip(rows[1:], ("line 3: a is empty", "'two'", "'nan'"), strict=True):
+    columns = choose_columns(path, rows, "label", None)
+    for row, says in zip(rows[1:4], ("line 3: a is empty", "'two'", "'nan'"), strict=True):
         with pytest.raises(DataError, match=says):
             columns.value(path, row)
 
@@ -85,13 +85,40 @@ def test_columns_that_are_not_there(tmp_path):
     path = write(tmp_path, "a,label\n1,x\n")
     (row,) = rows_of(path)
     with pytest.raises(ConfigError, match=r"no column 'kind': it has 'a', 'label'"):
-        choose_columns(path, row, "kind", None)
+        choose_columns(path, [row], "kind", None)
     with pytest.raises(ConfigError, match="no column 'b'"):
-        choose_columns(path, row, "label", ["b"])
+        choose_columns(path, [row], "label", ["b"])
     with pytest.raises(ConfigError, match="beside 'label'"):
-        choose_columns(path, row, "label", ["label"])
+        choose_columns(path, [row], "label", ["label"])
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         list(rows_of(tmp_path / "gone.csv"))
+
+
+def test_more_rows_than_the_first_tell_the_kind(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\n404,a\nmy page says 404,b\n")
+    assert not choose_columns(path, list(rows_of(path)), "label", None).numbers
+    path.write_text("age,size,label\n,1,a\n3,2,b\n")
+    rows = list(rows_of(path))
+    assert choose_columns(path, rows, "label", ["age", "size"]).numbers
+    assert choose_columns(path, rows, "label", ["age", "size"]).names == ["age", "size"]
+    with pytest.raises(DataError, match="age is empty"):
+        choose_columns(path, rows, "label", None).value(path, rows[0])
+    assert not choose_columns(path, rows, "label", ["size"], numbers=False).numbers
+
+
+def test_the_ending_tells_the_delimiter(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text("a, b, c\tlabel\nx\ty\n")
+    assert next(rows_of(path)).cells == {"a, b, c": "x", "label": "y"}
+
+
+def test_a_number_that_no_float_holds(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"a": 1, "label": 2}\n{"a": 1' + "0" * 400 + ', "label": 2}\n')
+    rows = list(rows_of(path))
+    with pytest.raises(DataError, match="which is no number"):
+        choose_columns(path, rows[:1], "label", None).value(path, rows[1])

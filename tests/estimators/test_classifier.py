@@ -282,3 +282,77 @@ def test_vectors_of_another_width_than_trained_on(tmp_path):
     kshot.FewShotClassifier("rfs").fit(x, y).save(tmp_path / "m.kshot")
     with pytest.raises(InputError, match="of 5 numbers, but these have 3"):
         kshot.FewShotClassifier(tmp_path / "m.kshot").fit(x[:, :3], y)
+
+
+def test_large_offsets_do_not_blur_the_columns():
+    """Unix times: float32 cannot tell 30 seconds apart at 1.7e9."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 10)
+    x = 1.7e9 + 30.0 * y[:, None] + rng.normal(size=(20, 1))
+    assert kshot.FewShotClassifier(standardize=True).fit(x, y).score(x, y) == 1
+    values = 1.7e9 + np.arange(20.0)
+    model = kshot.FewShotRegressor({"name": "r2d2", "penalty": 1e-6}, standardize=True)
+    assert np.abs(model.fit(values[:, None], values).predict(values[:, None]) - values).max() < 0.1
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was():
+    x, y = blobs()
+    model = kshot.FewShotClassifier().fit(x, y)
+    before = model.predict(x)
+    model.learner = "maml"
+    with pytest.raises(ConfigError):
+        model.fit(x[:, :3], np.array(["p", "q"])[y % 2])
+    assert np.array_equal(model.predict(x), before)
+    assert model.classes_.tolist() == [0, 1, 2, 3]
+
+
+def test_numbers_as_labels_stay_numbers_beside_strangers():
+    x, y = blobs(4, 10)
+    strict = kshot.FewShotClassifier(false_accepts=0.5, unknown_label=-1).fit(x, y)
+    answers = strict.predict(np.concatenate([x, 50 + x]))
+    assert answers.dtype.kind == "i"
+    assert (answers[len(x) :] == -1).any()
+    default = kshot.FewShotClassifier(false_accepts=0.5).fit(x, y)
+    far = np.full(len(y), "unknown", dtype=object)
+    assert (
+        default.score(np.concatenate([x, -50 - x]), np.concatenate([y.astype(object), far])) > 0.5
+    )
+
+
+def test_fitting_leaves_the_callers_random_numbers_alone():
+    x, y = blobs()
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    kshot.FewShotClassifier("rfs").fit(x, y)
+    kshot.FewShotClassifier("set_metric").fit(x, y)
+    assert torch.rand(1) == expected
+
+
+def test_names_of_images_that_are_not_there_say_so():
+    with pytest.raises(InputError, match=r"'a\.png' is taken for a text: there is no such file"):
+        kshot.FewShotClassifier().fit(["a.png", "b.png"], [0, 1])
+    with pytest.raises(InputError, match="need an encoder"):
+        kshot.FewShotClassifier().fit([300 * "long" + ".png", "b"], [0, 1])
+
+
+def test_a_regressor_of_images_wants_an_encoder_and_chooses_nothing():
+    x, y = pictures()
+    with pytest.raises(InputError, match="images need an encoder"):
+        kshot.FewShotRegressor().fit(x, range(len(y)))
+    with pytest.raises(ConfigError, match="chooses a classifier"):
+        kshot.FewShotRegressor("auto").fit(x, range(len(y)))
+
+
+def test_images_that_are_no_squares_are_not_cut():
+    x = np.zeros((4, 28, 56), np.uint8)
+    with pytest.raises(InputError, match="28 x 56 pixels"):
+        kshot.FewShotClassifier("protonet", nn.Flatten()).fit(x, [0, 0, 1, 1])
+
+
+def test_small_units_are_columns_too():
+    x, y = blobs()
+    plain = kshot.FewShotClassifier("set_metric").fit(x, y).predict(x)
+    assert np.array_equal(
+        kshot.FewShotClassifier("set_metric").fit(1e-7 * x, y).predict(1e-7 * x), plain
+    )

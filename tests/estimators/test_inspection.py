@@ -51,6 +51,16 @@ def test_clean_examples_raise_no_alarm():
     assert found.right == 24
 
 
+def test_confusions_of_many_classes_are_counted(tmp_path):
+    x, y = blobs(25, 4, 5)
+    x[y == 1] = x[y == 0]
+    page = tmp_path / "page.html"
+    write_inspection(kshot.FewShotClassifier().fit(x, y), page, "many")
+    counts = re.findall(r"<td>\d+</td><td>\d+</td><td>(-?\d+)</td>", page.read_text())
+    assert counts
+    assert all(int(count) > 0 for count in counts)
+
+
 def test_one_example_of_each(tmp_path):
     x, y = blobs(3, 1)
     model = kshot.FewShotClassifier().fit(x, y)

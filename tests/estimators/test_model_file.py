@@ -1,5 +1,6 @@
 """The model file: one file, whole or refused, that runs nothing."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -11,9 +12,10 @@ import pytest
 
 import kshot
 from kshot.errors import CheckpointError, ConfigError
+from kshot.estimators import model_file
 from tests.estimators.test_classifier import blobs, pictures
 
-GOLDEN = Path(__file__).parent / "data" / "format-1.kshot"
+GOLDEN = sorted((Path(__file__).parent / "data").glob("format-*.kshot"))
 
 
 @pytest.fixture
@@ -36,6 +38,7 @@ def rewritten(path, change=None, **members):
     with zipfile.ZipFile(path, "w") as file:
         for name, data in parts.items():
             file.writestr(name, data)
+        file.comment = hashlib.sha256(parts["manifest.json"]).hexdigest().encode()
 
 
 def test_what_was_saved_answers_as_before(fitted):
@@ -91,9 +94,10 @@ def test_a_module_of_ones_own_cannot_be_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_files_of_this_format_are_read_for_ever():
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)
+def test_files_of_every_format_are_read_for_ever(golden):
     """Written by the first kshot that had this format, with keys that this one may not know."""
-    model = kshot.load_model(GOLDEN)
+    model = kshot.load_model(golden)
     x, y = blobs()
     assert model.classes_.tolist() == ["ant", "bee", "cat", "dog"]
     assert (model.predict(x) == np.array(["ant", "bee", "cat", "dog"])[y]).all()
@@ -101,6 +105,33 @@ def test_files_of_this_format_are_read_for_ever():
 
 def cut(path):
     path.write_bytes(path.read_bytes()[:-200])
+
+
+def another_manifest(path):
+    with zipfile.ZipFile(path) as file:
+        comment = file.comment
+    rewritten(path, lambda m: m.update(classes=m["classes"][::-1]))
+    with zipfile.ZipFile(path, "a") as file:
+        file.comment = comment
+
+
+def header_bits(path):
+    data = bytearray(path.read_bytes())
+    data[6] |= 1  # "encrypted"
+    data[data.rindex(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(bytes(data))
+
+
+def odd_checksums(path):
+    rewritten(path, lambda m: m.update(sha256=[]))
+
+
+def odd_estimator(path):
+    rewritten(path, lambda m: m.update(estimator=["FewShotClassifier"]))
+
+
+def odd_temperature(path):
+    rewritten(path, lambda m: m["confidence"].update(temperature="warm"))
 
 
 def no_zip(path):
@@ -157,6 +188,11 @@ def no_estimator(path):
         (newer, r"written by kshot 9\.0.*upgrade kshot"),
         (no_format, "no format"),
         (tampered, "another checksum"),
+        (another_manifest, "another checksum"),
+        (header_bits, "no whole model file"),
+        (odd_checksums, "another checksum"),
+        (odd_estimator, "FewShotClassifier or FewShotRegressor"),
+        (odd_temperature, "confidence of 'warm'"),
         (foreign_member, r"run_me\.py"),
         (bomb, "is packed"),
         (fewer_classes, "no whole model file"),
@@ -170,6 +206,52 @@ def test_harmed_files_are_refused(fitted, harm, says):
     harm(path)
     with pytest.raises(CheckpointError, match=says):
         kshot.load_model(path)
+
+
+def test_a_tokenizer_is_never_a_file_of_this_machine(tmp_path):
+    """Its text is taken for a path where it is no JSON: a made-up model could fetch any file."""
+    pytest.importorskip("transformers")
+    secret = tmp_path / "secret.txt"
+    secret.write_text("{}")
+    model = kshot.FewShotClassifier(encoder="minilm").fit(["a lion", "a share"], ["x", "y"])
+    path = tmp_path / "m.kshot"
+    model.save(path)
+    member = str(secret).encode()
+    checksum = hashlib.sha256(member).hexdigest()
+    rewritten(
+        path,
+        lambda m: m["sha256"].update({"tokenizer.json": checksum}),
+        **{"tokenizer.json": member},
+    )
+    with pytest.raises(CheckpointError, match="no whole model file"):
+        kshot.load_model(path)
+
+
+def test_a_device_that_is_not_there_is_not_the_files_fault(fitted):
+    _, path = fitted
+    with pytest.raises(ConfigError, match="choose auto, cpu"):
+        kshot.load_model(path, device="gpu")
+
+
+def test_how_it_was_fitted_is_kept(tmp_path):
+    x, y = blobs(4, 12)
+    model = kshot.FewShotClassifier("rfs", calibrate=True, standardize=True).fit(x[::2], y[::2])
+    model.save(tmp_path / "m.kshot")
+    loaded = kshot.load_model(tmp_path / "m.kshot")
+    for one in (model, loaded):
+        one.add_examples(x[1::2], y[1::2])
+    assert loaded.confidence_ == model.confidence_
+    assert loaded.confidence_.temperature != 1
+    far = 1000 * x + 5
+    assert loaded.fit(far, y).ready_.form.mean == pytest.approx(far.mean(0).tolist())
+
+
+def test_too_many_names_are_refused_before_writing(fitted, monkeypatch):
+    model, path = fitted
+    monkeypatch.setattr(model_file, "MAX_MANIFEST", 1000)
+    with pytest.raises(ConfigError, match="fit on fewer"):
+        model.save(path.with_name("n.kshot"))
+    assert not path.with_name("n.kshot").exists()
 
 
 def test_a_missing_file_and_a_full_disk(fitted, tmp_path):

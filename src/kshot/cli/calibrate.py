@@ -13,10 +13,12 @@ from rich.table import Table
 from kshot.cli.evaluate import check_picture, check_writable, chosen_data, progress_bar
 from kshot.datasets import Mixture, Split
 from kshot.errors import ConfigError
-from kshot.evaluation.calibration import FILE, Answers, Calibration, answers
+from kshot.evaluation import as_protocol
+from kshot.evaluation.calibration import FILE, Answers, Calibration, answers, check_spot
 from kshot.evaluation.calibration import calibrate as measure
 from kshot.evaluation.confidence import familiarity, reliability
 from kshot.evaluation.embedding import embedded, evaluating
+from kshot.evaluation.protocol import seen_classes
 from kshot.evaluation.record import command, source_commit
 from kshot.evaluation.reliability import reliability_diagram
 from kshot.evaluation.report import save_figure
@@ -45,7 +47,8 @@ def calibrate(
     if picture is not None:
         check_picture(picture)
     run = load_run(folder)
-    run.learner.to(pick_device(device))
+    # As FewShotClassifier asks it: one query does not change the answer to another.
+    learner = as_protocol(run.learner.to(pick_device(device)), False)
     data, tested = load_data(run.config), chosen_data(run, dataset, settings)
     source, test = data.splits.get("val"), tested.splits.get("test")
     if not isinstance(source, (Split, Mixture)) or not isinstance(test, (Split, Mixture)):
@@ -53,15 +56,25 @@ def calibrate(
             f"a calibration needs classes in a split 'val' of {data.name}, to be measured on, and "
             f"in 'test' of {tested.name}, to be tested on."
         )
+    if seen_classes(data[run.config.train.split], source):
+        raise ConfigError(
+            f"{folder} was trained on {run.config.train.split}, so that it knows the classes of "
+            "'val': calibrate a run of --set train.split=train."
+        )
+    widest = None if learner.any_way else run.shape.way
+    check_spot(test, way, shot, widest)
     with progress_bar() as bar:
         task = bar.add_task("meta-validation")
         found = measure(
-            run.learner, source, progress=lambda n, of: bar.update(task, completed=n, total=of)
+            learner,
+            source,
+            widest=widest,
+            progress=lambda n, of: bar.update(task, completed=n, total=of),
         )
-        write_json(folder / FILE, found.as_dict())
+        write_json(folder / FILE, {**found.as_dict(), "meta_steps": run.meta_steps})
         bar.add_task("meta-test", total=None)
-        with evaluating(run.learner):
-            learner, features = embedded(run.learner, test)
+        with evaluating(learner):
+            learner, features = embedded(learner, test)
         seen = answers(learner, features, way, shot, query=15, episodes=episodes)
     record = {
         **_tested(found, seen, way, shot),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,10 @@ from kshot.errors import DataError
 
 MOST = 100_000
 """Examples to fit on: more is no task of few examples."""
+
+
+LOOK = 100
+"""Rows that tell whether a column is of texts or of numbers."""
 
 
 class Example(NamedTuple):
@@ -79,9 +83,15 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def unlabelled(
-    sources: Sequence[str], label: str, columns: Sequence[str] | None
+    sources: Sequence[str], label: str, columns: Sequence[str] | None, *, numbers: bool
 ) -> Iterator[Example]:
     """The examples of images, folders of images (and of folders of these), and tables.
+
+    Args:
+        sources: paths.
+        label: a column of tables that is no example.
+        columns: of tables, that are.
+        numbers: whether these are numbers.
 
     Raises:
         DataError: for what is none of these, or cannot be read.
@@ -96,7 +106,7 @@ def unlabelled(
                 raise DataError(f"{path} has no images in it.")
             yield from (Example(str(image), image) for image in images)
         elif is_table(path):
-            yield from _of_table(path, label, columns, required=False)
+            yield from _of_table(path, label, columns, required=False, numbers=numbers)
         elif path.is_file():
             yield Example(str(path), path)
         else:
@@ -107,15 +117,21 @@ def unlabelled(
 
 
 def _of_table(
-    path: Path, label: str, columns: Sequence[str] | None, *, required: bool = True
+    path: Path,
+    label: str,
+    columns: Sequence[str] | None,
+    *,
+    required: bool = True,
+    numbers: bool | None = None,
 ) -> Iterator[Example]:
     rows = rows_of(path)
-    first = next(rows, None)
-    if first is None:
+    first = list(islice(rows, LOOK))
+    if not first:
         return
-    known = label in first.cells
-    chosen = choose_columns(path, first, label if required or known else None, columns)
-    for row in chain([first], rows):
+    known = label in first[0].cells and label not in (columns or ())
+    own = label if required or known else None
+    chosen = choose_columns(path, first, own, columns, numbers=numbers)
+    for row in chain(first, rows):
         value = chosen.value(path, row)
         if isinstance(value, str) and is_image(value):
             value = _beside(path, value)
@@ -128,6 +144,6 @@ def _of_table(
 
 
 def _beside(table: Path, name: str) -> str:
-    """An image that a table names: as it is, or from the table's own folder."""
+    """An image that a table names: from the table's own folder, or as it is."""
     own = table.parent / name
-    return str(own) if own.is_file() and not Path(name).is_file() else name
+    return str(own) if own.is_file() else name

@@ -23,4 +23,4 @@ def export(path: Path, onnx: Path | None, torch: Path | None) -> None:
     for target, write in ((onnx, export_onnx), (torch, export_torch)):
         if target is not None:
             write(model, target)
-            console.print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+            console.print(f"{target}: {target.stat().st_size / 1e6:.1f} MB", markup=False)

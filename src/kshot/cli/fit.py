@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -87,7 +88,9 @@ def fit(
             console.print(f"Chosen: {model.choice_.reason}.", markup=False)
         console.print(_estimate(model, counts), markup=False)
     console.print(
-        f"Model: {out} ({_size(out)})\nUse it: kshot predict {out} INPUTS...", soft_wrap=True
+        f"Model: {out} ({_size(out)})\nUse it: kshot predict {shlex.quote(str(out))} INPUTS...",
+        markup=False,
+        soft_wrap=True,
     )
 
 

@@ -28,4 +28,4 @@ def inspect(path: Path, out: Path | None, device: str) -> None:
         f"{len(found.doubts)} labels in doubt, {len(found.harms)} harmful examples, "
         f"{len(found.pairs)} near duplicates"
     )
-    console.print(f"Page: {out}")
+    console.print(f"Page: {out}", markup=False)

@@ -137,9 +137,9 @@ def calibrate(
         Optional[str],  # noqa: UP045
         typer.Option(help="To test on; the run's own by default."),
     ] = None,
-    way: Annotated[int, typer.Option(help="Classes per tested task.")] = 5,
-    shot: Annotated[int, typer.Option(help="Examples per class.")] = 5,
-    episodes: Annotated[int, typer.Option(help="Of the test.")] = 1000,
+    way: Annotated[int, typer.Option(help="Classes per tested task.", min=2)] = 5,
+    shot: Annotated[int, typer.Option(help="Examples per class.", min=1)] = 5,
+    episodes: Annotated[int, typer.Option(help="Of the test.", min=1)] = 1000,
     json_out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--json", help="Also write the record here."),

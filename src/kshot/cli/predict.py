@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kshot.cli.evaluate import check_writable
 from kshot.cli.examples import Example, unlabelled
-from kshot.errors import ConfigError, KshotError
+from kshot.errors import KshotError
 from kshot.estimators import FewShotClassifier, FewShotRegressor, load_model
 from kshot.files import atomic
 
@@ -50,7 +50,8 @@ def predict(
     """
     check_writable(out)
     model = load_model(path, device=device)
-    examples = unlabelled(sources, label, columns or model.columns_ or None)
+    numbers = model.ready_.form.kind == "vectors"
+    examples = unlabelled(sources, label, columns or model.columns_ or None, numbers=numbers)
     failed = 0
     with ExitStack() as stack:
         stream: TextIO = sys.stdout
@@ -121,8 +122,6 @@ def _writer(form: str, stream: TextIO, model: Model) -> Write:
         return lambda answer: print(json.dumps(answer, ensure_ascii=False), file=stream)
     if form == "csv":
         return _csv_writer(stream, model)
-    if form != "text":
-        raise ConfigError(f"--format {form}: choose text, json or csv.")
     return lambda answer: _line(answer, stream)
 
 

@@ -40,6 +40,8 @@ def transfer(
     check_writable(json_out)
     if shared not in SHARED:
         raise ConfigError(f"--shared {shared}: choose {', '.join(SHARED)}.")
+    if not targets:
+        raise ConfigError("--targets is empty: name data sets, such as --targets digits,omniglot.")
     runs = [load_run(folder) for folder in folders]
     options = read_settings(settings)
     for name, value in options.items():

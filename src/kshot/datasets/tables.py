@@ -56,7 +56,7 @@ def _csv_rows(path: Path, file: TextIO) -> Iterator[Row]:
     head = file.readline(MAX_CELL)
     if not head.strip():
         raise DataError(f"{path} is empty: its first line has to name the columns.")
-    delimiter = max(DELIMITERS, key=head.count)
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=head.count)
     csv.field_size_limit(MAX_CELL)
     reader = csv.reader(chain([head], file), delimiter=delimiter, strict=True)
     try:
@@ -130,26 +130,42 @@ class Columns(NamedTuple):
 
 
 def choose_columns(
-    path: Path, first: Row, label: str | None, columns: Sequence[str] | None
+    path: Path,
+    rows: Sequence[Row],
+    label: str | None,
+    columns: Sequence[str] | None,
+    *,
+    numbers: bool | None = None,
 ) -> Columns:
-    """The columns of the examples: those that are named, or what the first row lets guess.
+    """The columns of the examples: those that are named, or what the first rows let guess.
 
     All others than the label: if they are numbers, together a vector; a single one of texts.
+
+    Args:
+        path: of the table.
+        rows: the first ones.
+        label: the column of labels, if there is one.
+        columns: that are named.
+        numbers: whether they are to be numbers, where that is known.
 
     Raises:
         ConfigError: for columns that are not there, or where it cannot be guessed.
     """
-    there = list(first.cells)
+    there = list(rows[0].cells)
     for name in [*(columns or ()), *([label] if label else ())]:
-        if name not in first.cells:
+        if name not in there:
             raise ConfigError(
                 f"{path} has no column {name!r}: it has {', '.join(map(repr, there[:12]))}; name "
                 "the columns by --label and --column."
             )
     names = [name for name in columns or there if name != label]
-    texts = [name for name in names if number_in(first.cells[name]) is None]
     if not names:
         raise ConfigError(f"{path} has no column beside {label!r}: add one of examples.")
+    if columns and len(names) > 1:
+        numbers = True
+    if numbers is not None:
+        return Columns(names, numbers)
+    texts = [name for name in names if _of_texts([row.cells.get(name) for row in rows])]
     if texts and len(names) > 1:
         raise ConfigError(
             f"{path} has columns of texts ({', '.join(texts[:4])}) among {len(names)}: name the "
@@ -158,12 +174,18 @@ def choose_columns(
     return Columns(names, not texts)
 
 
+def _of_texts(cells: Sequence[Any]) -> bool:
+    """Whether half of the cells that are filled, or more, are no numbers."""
+    filled = [number_in(cell) is None for cell in cells if cell not in (None, "")]
+    return 2 * sum(filled) >= max(len(filled), 1)
+
+
 def number_in(cell: Any) -> float | None:
     """The finite number that a cell holds, if it does."""
     if isinstance(cell, bool):
         return float(cell)
     try:
         number = float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

@@ -8,6 +8,7 @@ from kshot.errors import CheckpointError, KshotError
 from kshot.estimators.classifier import FewShotClassifier
 from kshot.estimators.model_file import damaged, read_model
 from kshot.estimators.regressor import FewShotRegressor
+from kshot.training.build import pick_device
 
 __all__ = ["FewShotClassifier", "FewShotRegressor", "load_model"]
 
@@ -25,14 +26,16 @@ def load_model(path: str | Path, *, device: str = "auto") -> FewShotClassifier |
 
     Raises:
         CheckpointError: if the file is missing, damaged, or was written by a newer kshot.
+        ConfigError: for a device that there is not.
     """
+    pick_device(device)
     ready, manifest, support = read_model(Path(path))
     if not support:
         raise CheckpointError(
             f"{path} holds a learner that was not fitted: give it as learner, "
             f"FewShotClassifier({str(path)!r}).fit(X, y)."
         )
-    kind = _KINDS.get(manifest.get("estimator", ""))
+    kind = _KINDS.get(str(manifest.get("estimator")))
     if kind is None:
         raise damaged(Path(path), f"it holds no {' or '.join(_KINDS)}")
     model = kind(Path(path), device=device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         """The examples; vectors by scikit-learn's rules."""
         inputs = read_inputs(x)
         if inputs.kind == "vectors":
-            return Inputs("vectors", validate_data(self, x, reset=fitting, dtype=np.float32))
+            return Inputs("vectors", validate_data(self, x, reset=fitting, dtype=np.float64))
         if inputs.size == 0:
             raise InputError("there are no examples: give at least one.")
         return inputs
@@ -70,8 +71,8 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         learner, encoder = self.learner, self.encoder
         if learner == AUTO:
             learner = None
-        if learner is None and encoder is None and inputs.kind == "images":
-            learner = CHARACTERS
+        if learner is None and encoder is None:
+            learner = self._default(inputs)
         if learner == CHARACTERS:
             learner = shipped_learner(CHARACTERS)
         if isinstance(learner, MetaLearner):
@@ -81,12 +82,23 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         elif isinstance(learner, Path) or (isinstance(learner, str) and Path(learner).is_dir()):
             ready = of_run(load_run(learner))
         else:
-            return of_names(learner or self._default(inputs), encoder, inputs, shape)
+            return of_names(learner or self._default_head(inputs), encoder, inputs, shape)
         if encoder is not None:
             raise ConfigError(
                 f"the learner {learner} brings its encoder: leave encoder={encoder!r} out."
             )
         return ready
+
+    @contextmanager
+    def as_it_was(self) -> Iterator[None]:
+        """What fails within leaves the model as it was before."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model to one file, which `kshot.load_model` reads on any machine.
@@ -99,6 +111,7 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         facts = {
             "estimator": type(self).__name__,
             "columns": self.columns_,
+            "standardize": self.standardize,
             "examples": list(self.support_.names),
             **self._facts(),
         }
@@ -110,6 +123,7 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
     ) -> None:
         """Take the fitted state of a file (see `kshot.load_model`)."""
         self._take(ready)
+        self.standardize = bool(manifest.get("standardize", False))
         self.columns_: list[str] = [str(name) for name in manifest.get("columns", [])]
         if isinstance(ready.form, VectorForm):
             self.n_features_in_ = ready.form.width
@@ -127,7 +141,12 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
     def _way(self) -> int:
         raise NotImplementedError
 
-    def _default(self, inputs: Inputs) -> str:
+    def _default(self, inputs: Inputs) -> str | None:
+        """The learner without an encoder, where none is named."""
+        return None if inputs.kind == "texts" else self._default_head(inputs)
+
+    def _default_head(self, inputs: Inputs) -> str:
+        """The method by itself or on an encoder, where none is named."""
         raise NotImplementedError
 
     def _take(self, ready: Ready) -> None:
@@ -225,4 +244,4 @@ def _fitting(ready: Ready, inputs: Inputs) -> Ready:
             f"{type(ready.learner).__name__} was trained on vectors of {form.width} numbers, but "
             f"these have {width}."
         )
-    return replace(ready, form=replace(form, width=width))
+    return replace(ready, form=VectorForm(width))

@@ -117,19 +117,23 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             InputError: (a ValueError) for examples or labels that cannot be used.
             ConfigError: for a learner or encoder that cannot be had.
         """
-        inputs = self._inputs(X, fitting=True)
-        labels = self._labels(y, inputs)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise InputError(
-                f"y has 1 class, {self.classes_[0]!r}: give examples of at least 2 classes."
-            )
-        shape = TaskShape((), len(self.classes_), inputs.size)
-        y = torch.from_numpy(codes)
-        self.choice_: Choice | None = None
-        if self.learner != AUTO:
-            self._adapt(self._get_ready(inputs, shape), inputs, y)
-            return self
+        with self.as_it_was():
+            inputs = self._inputs(X, fitting=True)
+            self.classes_, codes = np.unique(self._labels(y, inputs), return_inverse=True)
+            if len(self.classes_) < 2:
+                raise InputError(
+                    f"y has 1 class, {self.classes_[0]!r}: give examples of at least 2 classes."
+                )
+            shape = TaskShape((), len(self.classes_), inputs.size)
+            self.choice_: Choice | None = None
+            if self.learner == AUTO:
+                self._fit_best(inputs, torch.from_numpy(codes), shape)
+            else:
+                self._adapt(self._get_ready(inputs, shape), inputs, torch.from_numpy(codes))
+        return self
+
+    def _fit_best(self, inputs: Inputs, y: torch.Tensor, shape: TaskShape) -> None:
+        """Fit what the ranker expects most of, on features that are computed once."""
         views = self._views(inputs, shape)
         supports = {}
         for encoder, ready in views.items():
@@ -140,7 +144,6 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         encoder = self.choice_.encoder
         ready = with_head(views[encoder], self.choice_.learner, shape)
         self._adapt(ready, inputs, y, supports[encoder])
-        return self
 
     def _views(self, inputs: Inputs, shape: TaskShape) -> dict[str, Ready]:
         """What `auto` chooses from: the encoder that was named, or those that are installed."""
@@ -180,8 +183,9 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         found = self.classes_[logits.argmax(-1).numpy()]
         if not known.all():
             labels = [o if k else self.unknown_label for o, k in zip(found, known, strict=True)]
-            texts = all(isinstance(label, str) for label in labels)
-            found = np.array(labels, dtype=None if texts else object)
+            # A label of the classes' kind keeps their type: numbers stay numbers.
+            alike = np.array([self.unknown_label]).dtype.kind == self.classes_.dtype.kind
+            found = np.array(labels, dtype=None if alike else object)
         probabilities = torch.softmax(logits / self.confidence_.temperature, -1)
         return Judgement(found, np.asarray(probabilities), known.numpy())
 
@@ -192,6 +196,11 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable label of each example, or `unknown_label`."""
         return self.judge(X).labels
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The share of the answers that are right; `unknown_label` is right where y says so."""
+        right = self.predict(X) == np.asarray(y)
+        return float(np.average(right, weights=sample_weight))
 
     def _logits(self, x: Any) -> torch.Tensor:
         """Of each example, `(examples, classes)`."""
@@ -219,6 +228,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         calibration = self.ready_.calibration
         return {
             **labels_as_facts(self.classes_),
+            "calibrate": self.calibrate,
             "confidence": self.confidence_._asdict(),
             "calibration": None if calibration is None else calibration.as_dict(),
             "unknown": {"false_accepts": self.false_accepts, "label": self.unknown_label},
@@ -232,12 +242,16 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     ) -> None:
         """Take the fitted state of a file, its confidence as it was measured."""
         super().restore(ready, manifest, support)
+        self.calibrate = bool(manifest.get("calibrate", False))
         if "confidence" in manifest:
-            self.confidence_ = Confidence(**manifest["confidence"])
+            self.confidence_ = Confidence.of_dict(manifest["confidence"])
             self.false_accepts = manifest["unknown"]["false_accepts"]
             self.unknown_label = manifest["unknown"]["label"]
 
-    def _default(self, inputs: Inputs) -> str:
+    def _default(self, inputs: Inputs) -> str | None:
+        return CHARACTERS if inputs.kind == "images" else super()._default(inputs)
+
+    def _default_head(self, inputs: Inputs) -> str:
         return "protonet" if inputs.kind == "vectors" else "simpleshot"
 
     def add_examples(self, X: Any, y: Any) -> Self:
@@ -284,11 +298,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         return self
 
     def _relearn(self, support: Support, codes: torch.Tensor, classes: NDArray[Any]) -> None:
-        before = dict(vars(self))
-        self.support_ = support
-        try:
+        with self.as_it_was():
+            self.support_ = support
             self._learn(codes, len(classes))
-        except Exception:
-            self.__dict__.update(before)
-            raise
         self.classes_ = classes

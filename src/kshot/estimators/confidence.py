@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -31,6 +32,19 @@ class Confidence(NamedTuple):
     temperature: float
     threshold: float | None
     basis: str
+
+    @staticmethod
+    def of_dict(values: Mapping[str, Any]) -> Confidence:
+        """Of a file's values.
+
+        Raises:
+            ValueError: if they are impossible.
+        """
+        found = Confidence(**values)
+        numbers = [found.temperature] + ([] if found.threshold is None else [found.threshold])
+        if not all(isinstance(v, (int, float)) for v in numbers) or not found.temperature > 0:
+            raise ValueError(f"a confidence of {found.temperature!r:.40}, {found.threshold!r:.40}")
+        return found
 
 
 def measured(

@@ -28,10 +28,6 @@ FACTS = "kshot.json"
 """Beside a program of torch.export, and the key of an ONNX file's metadata."""
 
 
-INSIDE = ("mean", "scale", "tokenizer")
-"""Facts of the inputs that the program has in itself, or that are too long."""
-
-
 class Answering(nn.Module):
     """A fitted model from prepared inputs to probabilities or values.
 

@@ -81,9 +81,16 @@ def _is_column(x: Any) -> bool:
 
 def _kind(item: Any) -> Kind:
     if isinstance(item, str):
-        return "images" if is_image(item) and Path(item).is_file() else "texts"
+        return "images" if is_image(item) and _exists(item) else "texts"
     picture = isinstance(item, (Path, Image.Image)) or getattr(item, "ndim", 0) > 1
     return "images" if picture else "vectors"
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a character that none has
+        return False
 
 
 def _unpacked(items: Sequence[Any]) -> list[Any]:
@@ -145,7 +152,7 @@ class VectorForm:
 
     def tensor(self, items: Any) -> Tensor:
         """`(examples, width)`."""
-        x = np.asarray(items, dtype=np.float64)
+        x = np.array(items, dtype=np.float64, order="C")
         if self.mean:
             x = (x - np.array(self.mean)) / np.array(self.scale)
         return torch.as_tensor(x, dtype=torch.get_default_dtype())

@@ -132,8 +132,8 @@ def _harms(model: FewShotClassifier, rows: Tensor, doubted: list[int]) -> list[H
             reduction="none",
         )
 
-    with_all = losses(without_each(*arguments, torch.tensor([-1])))
-    without = losses(without_each(*arguments, rows))
+    (with_all,) = map(losses, without_each(*arguments, torch.tensor([-1])))
+    without = torch.cat([losses(some) for some in without_each(*arguments, rows)])
     others = torch.ones(len(rows), len(y), dtype=torch.bool)
     others[torch.arange(len(rows)), rows] = False
     others[:, doubted] = False

@@ -139,8 +139,7 @@ def _confusions(model: FewShotClassifier, found: Inspection) -> str:
             ((int(wrong[i, j]), i, j) for i, j in wrong.nonzero().tolist()), reverse=True
         )
         rows = [
-            f"<tr><td>{names[i]}</td><td>{names[j]}</td><td>{-n}</td></tr>"
-            for n, i, j in pairs[:50]
+            f"<tr><td>{names[i]}</td><td>{names[j]}</td><td>{n}</td></tr>" for n, i, j in pairs[:50]
         ]
         return _section("Confusions", _table(["label", "answered as", "times"], rows))
     cells = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -58,8 +59,8 @@ def leave_one_out(
 
 def without_each(
     learner: MetaLearner, features: Features, y: Tensor, way: int, rows: Tensor
-) -> Tensor:
-    """The answers to all examples by learners fitted without one of them.
+) -> Iterator[Tensor]:
+    """The answers to all examples by learners fitted without one of them, some rows at a time.
 
     Args:
         learner: as it takes the features.
@@ -68,12 +69,12 @@ def without_each(
         way: classes.
         rows: that are left out in turn; -1 leaves out none.
 
-    Returns:
+    Yields:
         Logits `(rows, examples, way)`.
     """
     kept = torch.arange(len(y)) != rows.unsqueeze(1)
     asked = torch.arange(len(y)).expand(len(rows), -1)
-    return torch.cat(_fitted(learner, features, y, way, kept, asked))
+    yield from _fitted(learner, features, y, way, kept, asked)
 
 
 def leave_class_out(learner: MetaLearner, features: Features, y: Tensor, way: int) -> Tensor:
@@ -98,20 +99,20 @@ def leave_class_out(learner: MetaLearner, features: Features, y: Tensor, way: in
 
 def _fitted(
     learner: MetaLearner, features: Features, y: Tensor, way: int, kept: Tensor, asked: Tensor
-) -> list[Tensor]:
+) -> Iterator[Tensor]:
     """For each row of `kept`, a fit to these examples and its answers to the rows of `asked`."""
     device = device_of(learner)
-    size = max(1, VALUES // max(1, sum(v.numel() for v in _tensors(features))))
-    found = []
-    with evaluating(learner):
-        for mask, rows in zip(kept.split(size), asked.split(size), strict=True):
-            # What is kept stands first, what is left out is padding.
-            order = (~mask).int().argsort(dim=1, stable=True)
-            support = Examples(_rows(features, order), y[order], mask.gather(1, order), way)
+    # What a fit takes: the support, and each of its examples beside each answer.
+    own = sum(v.numel() for v in _tensors(features)) + asked.shape[1] * len(y) * way
+    size = max(1, VALUES // max(1, own))
+    for mask, rows in zip(kept.split(size), asked.split(size), strict=True):
+        # What is kept stands first, what is left out is padding.
+        order = (~mask).int().argsort(dim=1, stable=True)
+        support = Examples(_rows(features, order), y[order], mask.gather(1, order), way)
+        with evaluating(learner):
             out = learner.adapt(support.to(device))(_rows(features, rows.to(device)))
-            assert isinstance(out, Tensor)
-            found.append(out.cpu())
-    return found
+        assert isinstance(out, Tensor)
+        yield out.cpu()
 
 
 def _rows(features: Features, rows: Tensor) -> Features:

@@ -36,8 +36,8 @@ from kshot.training.build import make_learner
 from kshot.training.config import validate_blueprint
 from kshot.training.run import check_fit, shape_of
 
-FORMAT = 1
-"""Of the file; a greater number means a newer kshot."""
+FORMAT = 2
+"""Of the file; a greater number means a newer kshot. From 2 on the manifest has a checksum too."""
 
 ENDING = ".kshot"
 MANIFEST, LEARNER, SUPPORT, TOKENIZER = (
@@ -49,8 +49,8 @@ MANIFEST, LEARNER, SUPPORT, TOKENIZER = (
 MAX_BYTES = 4 * 2**30
 """Of a model file."""
 
-MAX_MANIFEST = 8 * 2**20
-"""In bytes: ten thousand classes with long names."""
+MAX_MANIFEST = 64 * 2**20
+"""In bytes: a hundred thousand examples with long names."""
 
 
 CHARACTERS = "characters"
@@ -102,23 +102,22 @@ def write_model(
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False)
+    # A file's name need not be Unicode.
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) > MAX_MANIFEST:
+        raise ConfigError(
+            f"names and classes of these examples take {len(data):,} bytes, a model file has room "
+            f"for {MAX_MANIFEST:,}: fit on fewer."
+        )
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
-        file.writestr(MANIFEST, text)
+        file.writestr(MANIFEST, data)
+        file.comment = hashlib.sha256(data).hexdigest().encode()
         for name, data in members.items():
             file.writestr(name, data)
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """What a model file says of itself.
-
-    Raises:
-        CheckpointError: if it is none, is damaged, or was written by a newer kshot.
-    """
-    return _read(path)[0]
 
 
 def read_model(path: Path) -> tuple[Ready, dict[str, Any], dict[str, Tensor]]:
@@ -133,7 +132,10 @@ def read_model(path: Path) -> tuple[Ready, dict[str, Any], dict[str, Tensor]]:
         shape = shape_of(manifest["task_shape"])
         form = form_of(manifest["inputs"])
         if isinstance(form, TextForm):
-            form = replace(form, tokenizer=members[TOKENIZER].decode())
+            tokenizer = members[TOKENIZER].decode()
+            if not isinstance(json.loads(tokenizer), dict):  # the name of a file is read as one
+                raise ValueError("its tokenizer is none")
+            form = replace(form, tokenizer=tokenizer)
         weights = load(members[LEARNER])
         support = load(members[SUPPORT]) if SUPPORT in members else {}
         origin = {str(k): str(v) for k, v in manifest["origin"].items()}
@@ -153,7 +155,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     try:
         with zipfile.ZipFile(path) as file:
             _check_members(path, file)
-            manifest = json.loads(file.read(MANIFEST))
+            data = file.read(MANIFEST)
+            manifest = json.loads(data)
             if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
                 raise damaged(path, "its manifest has no format")
             if manifest["format"] > FORMAT:
@@ -162,14 +165,17 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
                     f"{manifest['format']}, but this is kshot {kshot.__version__}, which reads "
                     f"format {FORMAT}: upgrade kshot."
                 )
+            whole = file.comment == hashlib.sha256(data).hexdigest().encode()
+            if manifest["format"] > 1 and not whole:
+                raise damaged(path, "its manifest has another checksum than the file says")
             members = {name: file.read(name) for name in file.namelist() if name != MANIFEST}
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no model {path}: check the path.") from error
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, RecursionError) as error:
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, EOFError, RuntimeError) as error:
         raise damaged(path, " ".join(str(error).split())[:120]) from error
-    sums = manifest.get("sha256", {})
+    sums = manifest.get("sha256")
     for name, data in members.items():
-        if sums.get(name) != hashlib.sha256(data).hexdigest():
+        if not isinstance(sums, dict) or sums.get(name) != hashlib.sha256(data).hexdigest():
             raise damaged(path, f"{name} has another checksum than the manifest says")
     return manifest, members
 

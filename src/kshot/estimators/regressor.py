@@ -12,8 +12,8 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_consistent_length
 
-from kshot.errors import InputError
-from kshot.estimators.base import FewShotEstimator
+from kshot.errors import ConfigError, InputError
+from kshot.estimators.base import AUTO, FewShotEstimator
 from kshot.estimators.inputs import Inputs
 from kshot.learners import TaskShape
 from kshot.types import Gaussian
@@ -55,19 +55,24 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
             InputError: (a ValueError) for examples or values that cannot be used.
             ConfigError: for a learner or encoder that cannot be had.
         """
-        inputs = self._inputs(X, fitting=True)
+        if self.learner == AUTO:
+            raise ConfigError(
+                "learner='auto' chooses a classifier: name a method for values, such as r2d2."
+            )
         if y is None:
             raise InputError("requires y to be passed, but the target y is None: give the values.")
-        values = check_array(y, ensure_2d=False, dtype=np.float32, input_name="y")
-        check_consistent_length(range(inputs.size), values)
-        self._flat = values.ndim == 1
-        rows = torch.tensor(values.reshape(len(values), -1))
-        shape = TaskShape((), 0, inputs.size, (rows.shape[1],))
-        # A method that is solved or trained at a rate is for values of about 1.
-        self.mean_, spread = rows.mean(0), rows.std(0, correction=0)
-        self.scale_ = torch.where(spread > 0, spread, torch.ones_like(spread))
-        ready = self._get_ready(inputs, shape)
-        self._adapt(ready, inputs, (rows - self.mean_) / self.scale_)
+        with self.as_it_was():
+            inputs = self._inputs(X, fitting=True)
+            values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+            check_consistent_length(range(inputs.size), values)
+            self._flat = values.ndim == 1
+            rows = torch.tensor(values.reshape(len(values), -1))
+            shape = TaskShape((), 0, inputs.size, (rows.shape[1],))
+            # A method that is solved or trained at a rate is for values of about 1.
+            self.mean_, spread = rows.mean(0), rows.std(0, correction=0)
+            self.scale_ = torch.where(spread > 0, spread, torch.ones_like(spread))
+            y = ((rows - self.mean_) / self.scale_).to(torch.get_default_dtype())
+            self._adapt(self._get_ready(inputs, shape), inputs, y)
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
@@ -75,8 +80,8 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
         parts = [
             output.mean if isinstance(output, Gaussian) else output for output in self._answers(X)
         ]
-        rows = torch.cat(parts, 1).squeeze(0).cpu() * self.scale_ + self.mean_
-        values = np.asarray(rows.double())
+        rows = torch.cat(parts, 1).squeeze(0).cpu().double() * self.scale_ + self.mean_
+        values = np.asarray(rows)
         return values[:, 0] if self._flat else values
 
     def __sklearn_tags__(self) -> Tags:
@@ -94,8 +99,10 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
 
     def _restore_facts(self, manifest: Mapping[str, Any]) -> None:
         values = manifest["values"]
-        self.mean_, self.scale_ = (torch.tensor(values[name]) for name in ("mean", "scale"))
+        self.mean_, self.scale_ = (
+            torch.tensor(values[name], dtype=torch.float64) for name in ("mean", "scale")
+        )
         self._flat = bool(values["flat"])
 
-    def _default(self, inputs: Inputs) -> str:
+    def _default_head(self, inputs: Inputs) -> str:
         return "r2d2"

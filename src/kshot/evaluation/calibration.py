@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kshot.datasets.sources import Mixture, Split
 from kshot.episodes import EpisodeSpec, draw
-from kshot.errors import CheckpointError, EpisodeError
+from kshot.errors import CheckpointError, ConfigError, EpisodeError
 from kshot.evaluation.confidence import familiarity, fit_temperature
 from kshot.evaluation.embedding import device_of, embedded, evaluating
 from kshot.learners.base import MetaLearner
@@ -127,19 +127,30 @@ FILE = "calibration.json"
 """In a run folder."""
 
 
-def read_calibration(folder: Path) -> Calibration | None:
+def read_calibration(folder: Path, meta_steps: int) -> Calibration | None:
     """The calibration that `kshot calibrate` has left in a run folder, if it has.
 
+    Args:
+        folder: of the run.
+        meta_steps: behind its weights.
+
     Raises:
-        CheckpointError: if it is damaged.
+        CheckpointError: if it is damaged, or was measured with other weights.
     """
     path = folder / FILE
     if not path.exists():
         return None
     try:
-        return Calibration.of_dict(json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found = Calibration.of_dict(values)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: measure it again by kshot calibrate.") from error
+    if values.get("meta_steps") != meta_steps:
+        raise CheckpointError(
+            f"{path} was measured with the weights of step {values.get('meta_steps')}, but these "
+            f"are of step {meta_steps}: measure it again by kshot calibrate."
+        )
+    return found
 
 
 def _weights(points: Sequence[float], value: float) -> NDArray[np.float64]:
@@ -152,6 +163,7 @@ def calibrate(
     learner: MetaLearner,
     source: Split | Mixture,
     *,
+    widest: int | None = None,
     episodes: int = 100,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -161,6 +173,7 @@ def calibrate(
     Args:
         learner: left as it was.
         source: of classes that it was not trained on.
+        widest: tasks that the learner can be asked; None if any.
         episodes: for each way and shot.
         seed: of the episodes.
         progress: called with spots done and spots in all.
@@ -168,13 +181,13 @@ def calibrate(
     Raises:
         EpisodeError: if the source has fewer than 3 classes of 6 examples.
     """
-    widest = min(max(split.widths.values()) for split in source.sources)
+    classes = min(max(split.widths.values()) for split in source.sources)
     least = min(min(split.sizes) for split in source.sources)
-    ways = [way for way in WAYS if way + _strangers(way) <= widest]
+    ways = [w for w in WAYS if w + _strangers(w) <= classes and w <= (widest or w)]
     shots = [shot for shot in SHOTS if shot + QUERY <= least]
     if not (ways and shots):
         raise EpisodeError(
-            f"{source.name} has {widest} classes of at least {least} examples, but a calibration "
+            f"{source.name} has {classes} classes of at least {least} examples, but a calibration "
             f"needs 3 classes of {1 + QUERY}: choose another split."
         )
     with evaluating(learner):
@@ -198,6 +211,18 @@ def _spot(found: Answers) -> Spot:
         for logits in (found.known, found.strangers)
     )
     return Spot(fit_temperature(found.known, found.labels), known, strangers)
+
+
+def check_spot(source: Split | Mixture, way: int, shot: int, widest: int | None) -> None:
+    """Raise where such episodes, with strangers, cannot be had.
+
+    Raises:
+        EpisodeError: by the source.
+        ConfigError: by the learner.
+    """
+    if widest is not None and way > widest:
+        raise ConfigError(f"--way {way}: this learner was built for {widest} classes at most.")
+    EpisodeSpec(way + _strangers(way), shot, 15).check(source)
 
 
 def _strangers(way: int) -> int:

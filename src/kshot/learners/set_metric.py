@@ -63,7 +63,7 @@ class SetMetricHead(Head):
         count = real.sum(1)
         shift = (x * real).sum(1) / count
         variance = (((x - shift.unsqueeze(1)) * real) ** 2).sum(1).div(count)
-        varies = variance > (1e-6 * (1 + shift.abs())) ** 2
+        varies = variance > (1e-6 * shift) ** 2
         unit = torch.where(varies, variance, torch.ones_like(variance)).rsqrt() * varies
         z = (x - shift.unsqueeze(1)) * unit.unsqueeze(1) * real
         one_hot = support.one_hot(x.dtype)

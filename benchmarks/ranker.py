@@ -53,6 +53,7 @@ from kshot.types import unlabelled
 Array = NDArray[np.float64]
 RESULTS = Path("benchmarks/results/ranker.json")
 SOURCE = Path("src/kshot") / FILE
+KEPT = Path(".cache/ranker.npz")
 WAYS, SHOTS, QUERY = (2, 10), (1, 10), 10
 CLASSES, EACH = 100, 40
 """Classes of images and images of a class, at most: a large encoder takes its time."""
@@ -178,7 +179,7 @@ def fitted(parts: Mapping[str, dict[str, Array]]) -> Ranker:
         alike[1], z, accuracy - mean[:, None], cv=folds
     )
     several = counts > 0
-    terms = evidence(prior, shares, counts)[several].reshape(-1, 4)
+    terms = evidence(prior, shares, counts)[0][several].reshape(-1, 2)
     rest = (accuracy - prior)[several].ravel()
     trust = RidgeCV(alphas=penalties, fit_intercept=False).fit(terms, rest)
     return Ranker(list(HEADS), centre, scale, level.coef_, gains.coef_.T, trust.coef_)
@@ -209,36 +210,54 @@ def judged(part: dict[str, Array], ranker: Ranker, fixed: int) -> dict[str, dict
     return found
 
 
+def measurements(fit: int, test: int, kept: Path) -> dict[str, dict[str, dict[str, Array]]]:
+    """Of the tasks to fit on and to judge on, by domain; measured where they are not kept yet."""
+    if kept.exists():
+        arrays = np.load(kept)
+    else:
+        arrays = {}
+        for name, source, target in domains():
+            for part, views, count in (("fit", source, fit), ("test", target, test)):
+                for key, values in measured(views, count, f"{name}, {part}").items():
+                    arrays[f"{part}/{name}/{key}"] = values
+            arrays[f"encoders/{name}/names"] = np.array(list(source))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(kept, **arrays)
+    found: dict[str, dict[str, dict[str, Array]]] = {}
+    for path in arrays:
+        part, name, key = path.split("/")
+        found.setdefault(part, {}).setdefault(name, {})[key] = arrays[path]
+    return found
+
+
 def main(
-    fit: Annotated[int, typer.Option(help="Tasks of each domain to fit on.")] = 400,
+    fit: Annotated[int, typer.Option(help="Tasks of each domain to fit on.")] = 300,
     test: Annotated[int, typer.Option(help="Tasks of each domain to judge on.")] = 400,
+    kept: Annotated[Path, typer.Option(help="Measurements, which take an hour.")] = KEPT,
 ) -> None:
     """Measure, fit, judge, and write both files."""
+    commit = source_commit()
     torch.manual_seed(0)
-    fit_on, judge_on, encoders = {}, {}, {}
-    for name, source, target in domains():
-        fit_on[name] = measured(source, fit, f"{name}, fit")
-        judge_on[name] = measured(target, test, f"{name}, test")
-        encoders[name] = list(source)
-    ranker = fitted(fit_on)
+    found = measurements(fit, test, kept)
+    ranker = fitted(found["fit"])
     write_json(SOURCE, ranker.as_dict())
     record: dict[str, Any] = {"prior": {}, "refined": {}}
     always = {}
-    for name, part in judge_on.items():
-        alike = [p for n, p in fit_on.items() if KINDS[n] == KINDS[name]]
+    for name, part in found["test"].items():
+        alike = [p for n, p in found["fit"].items() if KINDS[n] == KINDS[name]]
         mean = np.concatenate([p["accuracy"].reshape(fit, -1) for p in alike]).mean(0)
         fixed = int(mean.argmax())
         encoder, head = divmod(fixed, len(HEADS))
-        always[name] = [encoders[name][encoder], list(HEADS)[head]]
-        for kind, found in judged(part, ranker, fixed).items():
-            record[kind][name] = found
+        always[name] = [str(found["encoders"][name]["names"][encoder]), list(HEADS)[head]]
+        for kind, judgement in judged(part, ranker, fixed).items():
+            record[kind][name] = judgement
     for kind in ("prior", "refined"):
-        gains = np.concatenate([found.pop("gains") for found in record[kind].values()])
+        gains = np.concatenate([one.pop("gains") for one in record[kind].values()])
         gain, interval = mean_interval(gains)
         record[kind]["all"] = {"tasks": len(gains), "gain": gain, "interval": interval}
         print(kind, record[kind])
     about = {"always": always, "trust": ranker.trust.tolist(), "fit": fit, "test": test}
-    write_json(RESULTS, {**record, **about, "command": command(), "commit": source_commit()})
+    write_json(RESULTS, {**record, **about, "command": command(), "commit": commit})
 
 
 if __name__ == "__main__":

@@ -22,9 +22,31 @@ def test_leave_one_out_is_a_fit_without_it(name):
     rows, found = leave_one_out(model.behind, model.support_.features, model.labels_, 3)
     assert rows.tolist() == [*range(12)]
     for i in (0, 5, 11):
-        rest = np.arange(len(y)) != i
+        rest = np.arange(len(y)) % 4 != i % 4  # with it goes one of each other class
         alone = kshot.FewShotClassifier(name).fit(x[rest], y[rest])
         assert torch.allclose(found[i].double(), alone._logits(x[i : i + 1])[0], atol=1e-4)
+
+
+def test_leaving_out_asks_each_example_once():
+    x, y = blobs(4, 6)
+    order = np.random.default_rng(0).permutation(24)[:-3]
+    x, y = x[order], np.where(y[order] == 3, 4, y[order])
+    keep = np.append(np.flatnonzero(y != 4), np.flatnonzero(y == 4)[:1])  # one example is alone
+    model = kshot.FewShotClassifier().fit(x[keep], y[keep])
+    rows, found = leave_one_out(model.behind, model.support_.features, model.labels_, 4)
+    assert rows.tolist() == np.flatnonzero(y[keep] != 4).tolist()
+    assert len(found) == len(rows)
+    assert (found.argmax(1) == model.labels_[rows]).float().mean() > 0.8
+    few, _ = leave_one_out(model.behind, model.support_.features, model.labels_, 4, most=5)
+    assert len(few) == 5
+
+
+def test_a_class_does_not_get_rarer_where_it_is_asked_for():
+    """Each example alone left out, logistic regression on weak features was never right."""
+    x, y = blobs(2, 10)
+    model = kshot.FewShotClassifier("rfs").fit(0.01 * x, y)
+    rows, found = leave_one_out(model.behind, model.support_.features, model.labels_, 2)
+    assert (found.argmax(1) == model.labels_[rows]).float().mean() > 0.9
 
 
 def test_leave_class_out_never_answers_the_class():

@@ -40,6 +40,9 @@ HEADS: dict[str, dict[str, Any]] = {
 
 FILE = "shipped/ranker.json"
 
+TYPICAL = 0.01
+"""Of accuracies, squared: how far a task's may be from what its descriptors say."""
+
 LEFT_OUT = 40
 """Examples that each method is tried on, at most: so that a choice takes seconds."""
 
@@ -131,7 +134,7 @@ class Ranker:
         scale: of the descriptors.
         level: `(terms,)`, for the mean over all methods; see `expanded` for the terms.
         gains: `(terms, heads)`, for each method above that mean.
-        trust: `(4,)`, in what left-out examples say; see `evidence`.
+        trust: `(2,)`, in what left-out examples say; see `evidence`.
     """
 
     heads: Sequence[str]
@@ -150,8 +153,10 @@ class Ranker:
     def refined(self, inputs: Array, shares: Array, counts: Array) -> Array:
         """The same, with the shares `(tasks, heads)` that were recognised of left-out examples."""
         prior = self.prior(inputs)
-        added: Array = evidence(prior, shares, counts) @ self.trust
-        return prior + added
+        terms, sure = evidence(prior, shares, counts)
+        gaps = shares - shares.mean(1, keepdims=True) - prior + prior.mean(1, keepdims=True)
+        refined: Array = prior + terms @ self.trust + sure * gaps
+        return refined
 
     @staticmethod
     def of_dict(values: Mapping[str, Any]) -> Ranker:
@@ -172,19 +177,23 @@ def expanded(z: Array) -> Array:
     return np.concatenate([np.ones((len(z), 1)), z, products], 1)
 
 
-def evidence(prior: Array, shares: Array, counts: Array) -> Array:
-    """What left-out examples add to the prior, `(tasks, heads, 4)`; zeros where there were none.
+def evidence(prior: Array, shares: Array, counts: Array) -> tuple[Array, Array]:
+    """What left-out examples say; zeros where there were none.
 
-    How far the mean share of all methods is above the prior, as it is and times the logarithm of
-    the count; how far a method's share is above that mean, as it is and weighed by how sure the
-    gap is beside its error, 1 / (2 sqrt(count)).
+    Returns:
+        How far the mean share of all methods is above the prior, and how far a method's share is
+        above that mean, each weighed by how little it may err, `(tasks, heads, 2)`; and how sure
+        it is that a method is off that mean: 0.5 at three standard errors, `(tasks, heads)`.
     """
     n = counts[:, None]
     mean = shares.mean(1, keepdims=True)
+    likely = (mean * n + 1) / (n + 2)
+    error = likely * (1 - likely) / np.maximum(n, 1)
+    weight = (n > 0) * TYPICAL / (TYPICAL + error)
     common = np.broadcast_to(mean - prior.mean(1, keepdims=True), shares.shape)
     own = shares - mean
-    sure = own**2 / (own**2 + 0.25 / np.maximum(n, 1))
-    return np.stack([common, common * np.log1p(n), own, own * sure], -1) * (n > 0)[:, :, None]
+    off = (own**2 / error / 9) ** 2
+    return np.stack([common * weight, own * weight], -1), (n > 0) * off / (1 + off)
 
 
 def shipped_ranker() -> Ranker:

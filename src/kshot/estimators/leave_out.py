@@ -35,7 +35,11 @@ class LeftOut(NamedTuple):
 def leave_one_out(
     learner: MetaLearner, features: Features, y: Tensor, way: int, *, most: int = MOST
 ) -> LeftOut:
-    """The answer to each example by a learner fitted to all others.
+    """The answer to each example by a learner that was fitted without it.
+
+    One example of every class is left out at a time, so that the classes keep their shares:
+    without one example alone, a class would be rarer just where it is asked for, and a logistic
+    regression would never answer it.
 
     Args:
         learner: as it takes the features.
@@ -46,15 +50,32 @@ def leave_one_out(
 
     An example that is alone in its class cannot be recognised without itself, and is not asked.
     """
-    asked = (torch.bincount(y, minlength=way) > 1)[y].nonzero().flatten()
-    if len(asked) > most:
-        asked = asked[torch.linspace(0, len(asked) - 1, most).long()]
-    if len(asked) == 0:
-        return LeftOut(asked, torch.zeros(0, way))
-    kept = torch.ones(len(asked), len(y), dtype=torch.bool)
-    kept[torch.arange(len(asked)), asked] = False
-    found = _fitted(learner, features, y, way, kept, asked.unsqueeze(1))
-    return LeftOut(asked, torch.cat([out[:, 0] for out in found]))
+    several = (torch.bincount(y, minlength=way) > 1)[y]
+    rows = several.nonzero().flatten()
+    if len(rows) > most:
+        rows = rows[torch.linspace(0, len(rows) - 1, most).long()]
+    if len(rows) == 0:
+        return LeftOut(rows, torch.zeros(0, way))
+    place = _places(y)
+    folds, fold_of = torch.unique(place[rows], return_inverse=True)
+    kept = (place != folds.unsqueeze(1)) | ~several
+    # Each fold asks as many; what is too few is filled up with one of its own.
+    seat = _places(fold_of)
+    asked = rows[(fold_of == torch.arange(len(folds)).unsqueeze(1)).int().argmax(1)]
+    asked = asked.unsqueeze(1).repeat(1, int(seat.max()) + 1)
+    asked[fold_of, seat] = rows
+    found = torch.cat([*_fitted(learner, features, y, way, kept, asked)])
+    return LeftOut(rows, found[fold_of, seat])
+
+
+def _places(y: Tensor) -> Tensor:
+    """How many before each one have the same label."""
+    order = y.argsort(stable=True)
+    counts = torch.bincount(y)
+    starts = counts.cumsum(0) - counts
+    places = torch.empty_like(y)
+    places[order] = torch.arange(len(y)) - starts[y[order]]
+    return places
 
 
 def without_each(

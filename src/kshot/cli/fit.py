@@ -115,7 +115,7 @@ def _estimate(model: FewShotClassifier, counts: Counter[str]) -> str:
         return "One example of each class: how good it is cannot be told without others."
     right = int((answers.argmax(1) == model.labels_[rows]).sum())
     doubt = ", which is few to judge by." if count < 30 else "."
-    return f"Left out, one of each class at a time, {right} of {count} examples are recognised by the others{doubt}"
+    return f"Left out in turn, {right} of {count} examples are recognised by the others{doubt}"
 
 
 def _size(path: Path) -> str:

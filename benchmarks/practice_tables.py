@@ -22,7 +22,7 @@ def practice() -> str:
         f"| its peak memory | {s['predict_mib']:.0f} MiB; with {s['few_images']:,} images "
         f"{s['few_mib']:.0f} MiB |",
         "",
-        f"`{s['command']}`: medians of {s['repetitions']}, {s['cores']} cores; commit "
+        f"`python benchmarks/{s['command']}`: medians of {s['repetitions']}, {s['cores']} cores; commit "
         f"`{s['commit']}`; Python {s['python']}.",
     ]
     return "\n".join(lines)
@@ -71,7 +71,10 @@ def ranker() -> str:
             f"| {refined['tasks']} of {name} | {refined['chosen']:.2%} | {refined['always']:.2%} "
             f"({always}) | {gain(prior)} | {gain(refined)} | {refined['best_for_each']:.2%} |"
         )
-    lines += ["", f"`{s['command']}`: fitted on {s['fit']} tasks of each; commit `{s['commit']}`."]
+    lines += [
+        "",
+        f"`python benchmarks/{s['command']}`: fitted on {s['fit']} tasks of each; commit `{s['commit']}`.",
+    ]
     return "\n".join(lines)
 
 
@@ -90,7 +93,7 @@ def tabular() -> str:
         lines.append(f"| {row['table']} | {row['shot']} | {' | '.join(cells)} | {gain} |")
     lines += [
         "",
-        f"`{s['command']}`: {s['episodes']} episodes of all classes and 15 queries each, the same "
+        f"`python benchmarks/{s['command']}`: {s['episodes']} episodes of all classes and 15 queries each, the same "
         f"for all methods; commit `{s['commit']}`.",
     ]
     return "\n".join(lines)

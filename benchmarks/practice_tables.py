@@ -22,8 +22,8 @@ def practice() -> str:
         f"| its peak memory | {s['predict_mib']:.0f} MiB; with {s['few_images']:,} images "
         f"{s['few_mib']:.0f} MiB |",
         "",
-        f"`python benchmarks/{s['command']}`: medians of {s['repetitions']}, {s['cores']} cores; commit "
-        f"`{s['commit']}`; Python {s['python']}.",
+        f"`python benchmarks/{s['command']}`: medians of {s['repetitions']}, {s['cores']} cores; "
+        f"commit `{s['commit']}`; Python {s['python']}.",
     ]
     return "\n".join(lines)
 
@@ -73,7 +73,8 @@ def ranker() -> str:
         )
     lines += [
         "",
-        f"`python benchmarks/{s['command']}`: fitted on {s['fit']} tasks of each; commit `{s['commit']}`.",
+        f"`python benchmarks/{s['command']}`: fitted on {s['fit']} tasks of each; commit "
+        f"`{s['commit']}`.",
     ]
     return "\n".join(lines)
 
@@ -93,8 +94,8 @@ def tabular() -> str:
         lines.append(f"| {row['table']} | {row['shot']} | {' | '.join(cells)} | {gain} |")
     lines += [
         "",
-        f"`python benchmarks/{s['command']}`: {s['episodes']} episodes of all classes and 15 queries each, the same "
-        f"for all methods; commit `{s['commit']}`.",
+        f"`python benchmarks/{s['command']}`: {s['episodes']} episodes of all classes and 15 "
+        f"queries each, the same for all methods; commit `{s['commit']}`.",
     ]
     return "\n".join(lines)
 

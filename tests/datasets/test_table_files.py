@@ -81,6 +81,13 @@ def test_cells(tmp_path):
             columns.value(path, row)
 
 
+def test_a_column_that_begins_with_nan_is_of_numbers(tmp_path):
+    path = write(tmp_path, "a,label\nnan,x\n1,y\n")
+    rows = list(rows_of(path))
+    with pytest.raises(DataError, match="line 2: a is 'nan', which is no number"):
+        choose_columns(path, rows, "label", None).value(path, rows[0])
+
+
 def test_columns_that_are_not_there(tmp_path):
     path = write(tmp_path, "a,label\n1,x\n")
     (row,) = rows_of(path)

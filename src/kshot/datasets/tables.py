@@ -175,17 +175,19 @@ def choose_columns(
 
 
 def _of_texts(cells: Sequence[Any]) -> bool:
-    """Whether half of the cells that are filled, or more, are no numbers."""
-    filled = [number_in(cell) is None for cell in cells if cell not in (None, "")]
+    """Whether half of the cells that are filled, or more, are no numbers, not even "nan"."""
+    filled = [_float(cell) is None for cell in cells if cell not in (None, "")]
     return 2 * sum(filled) >= max(len(filled), 1)
 
 
 def number_in(cell: Any) -> float | None:
     """The finite number that a cell holds, if it does."""
-    if isinstance(cell, bool):
-        return float(cell)
+    number = _float(cell)
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _float(cell: Any) -> float | None:
     try:
-        number = float(cell)
+        return float(cell)
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None

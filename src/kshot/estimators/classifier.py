@@ -121,9 +121,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             inputs = self._inputs(X, fitting=True)
             self.classes_, codes = np.unique(self._labels(y, inputs), return_inverse=True)
             if len(self.classes_) < 2:
-                raise InputError(
-                    f"y has 1 class, {self.classes_[0]!r}: give examples of at least 2 classes."
-                )
+                only = str(self.classes_[0])
+                raise InputError(f"y has 1 class, {only!r}: give examples of at least 2 classes.")
             shape = TaskShape((), len(self.classes_), inputs.size)
             self.choice_: Choice | None = None
             if self.learner == AUTO:

@@ -23,6 +23,7 @@ from kept import (
 )
 from overviews import benchmark, chooser, overview, regression
 from practice_tables import made as made_of_practice
+from transfer_tables import made as made_of_transfer
 
 from kshot.evaluation import show
 from kshot.learners import docstring_sections, learner_class, learner_names
@@ -239,7 +240,7 @@ def tables() -> dict[str, str]:
     made |= {"overview": overview(found), "regression": regression(found)} | methods(found)
     made["chooser"] = chooser(found)
     made |= {f"methods on {data}": benchmark(found, data) for data in ("omniglot", "cifar_fs")}
-    made |= sentences(found) | made_of_practice(found)
+    made |= sentences(found) | made_of_practice(found) | made_of_transfer()
     return made | speed() | selections() | rivals()
 
 

@@ -163,7 +163,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
                 raise CheckpointError(
                     f"{path} was written by kshot {manifest.get('kshot')} in format "
                     f"{manifest['format']}, but this is kshot {kshot.__version__}, which reads "
-                    f"format {FORMAT}: upgrade kshot."
+                    f"formats up to {FORMAT}: upgrade kshot."
                 )
             whole = file.comment == hashlib.sha256(data).hexdigest().encode()
             if manifest["format"] > 1 and not whole:

@@ -86,7 +86,7 @@ def differences(found: Mapping[str, Result]) -> list[dict[str, Any]]:
 def main(
     folder: Path,
     episodes: Annotated[int, typer.Option(help="On test.")] = 1000,
-    judged_by: Annotated[int, typer.Option(help="Validation episodes.")] = 200,
+    judged_by: Annotated[int, typer.Option(help="Validation episodes.")] = 50,
 ) -> None:
     """Tune fine-tuning on meta-validation, score all on the same test episodes, keep the record."""
     pretrained = load_run(folder / PRETRAINED)

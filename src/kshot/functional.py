@@ -81,7 +81,10 @@ def prototypical_loss(
 
 
 def ridge_weights(x: Tensor, y: Tensor, penalty: Tensor | float) -> Tensor:
-    """Ridge regression in the size of the support: `W = X' (X X' + lambda I)^-1 Y` (R2-D2, eq. 5).
+    """Ridge regression: `W = X' (X X' + lambda I)^-1 Y` (R2-D2, eq. 5).
+
+    Where there are more examples than features, the same by `(X' X + lambda I)^-1 X' Y`, so
+    that the smaller of both matrices is solved.
 
     Args:
         x: `(tasks, examples, features)`; rows of zeros weigh nothing.
@@ -91,10 +94,13 @@ def ridge_weights(x: Tensor, y: Tensor, penalty: Tensor | float) -> Tensor:
     Returns:
         `(tasks, features, values)`.
     """
-    kernel = x @ x.transpose(1, 2)
-    ridge = penalty * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    dual: Tensor = torch.linalg.solve(kernel + ridge, y)
-    return x.transpose(1, 2) @ dual
+    turned = x.transpose(1, 2)
+    ridge = penalty * torch.eye(min(x.shape[1:]), dtype=x.dtype, device=x.device)
+    if x.shape[1] > x.shape[2]:
+        primal: Tensor = torch.linalg.solve(turned @ x + ridge, turned @ y)
+        return primal
+    dual: Tensor = torch.linalg.solve(x @ turned + ridge, y)
+    return turned @ dual
 
 
 def masked_logits(logits: Tensor, present: Tensor) -> Tensor:

@@ -11,13 +11,18 @@ from kshot.functional import ridge_weights
 from kshot.testing import Planes, gaussians
 
 
-def test_the_dual_is_the_primal():
-    """The Woodbury identity."""
+@pytest.mark.parametrize("examples", [5, 9, 40])
+def test_the_dual_is_the_primal(examples):
+    """The Woodbury identity, whichever of both is the smaller."""
     torch.manual_seed(0)
-    x, y = torch.randn(2, 5, 9).double(), torch.randn(2, 5, 3).double()
+    x, y = torch.randn(2, examples, 9).double(), torch.randn(2, examples, 3).double()
+    dual = x.transpose(1, 2) @ torch.linalg.solve(
+        x @ x.transpose(1, 2) + 0.7 * torch.eye(examples).double(), y
+    )
     primal = torch.linalg.solve(
         x.transpose(1, 2) @ x + 0.7 * torch.eye(9).double(), x.transpose(1, 2) @ y
     )
+    assert torch.allclose(dual, primal)
     assert torch.allclose(ridge_weights(x, y, 0.7), primal)
 
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kshot.estimators.leave_out import leave_one_out
+from kshot.estimators.leave_out import few_of_each, leave_one_out
 from kshot.estimators.ready import build_head
 from kshot.learners import MetaLearner, TaskShape
 from kshot.training.config import Part
@@ -42,6 +42,9 @@ FILE = "shipped/ranker.json"
 
 TYPICAL = 0.01
 """Of accuracies, squared: how far a task's may be from what its descriptors say."""
+
+MOST = 500
+"""Examples that a choice rests on, or two of each class where these are more."""
 
 LEFT_OUT = 40
 """Examples that each method is tried on, at most: so that a choice takes seconds."""
@@ -229,9 +232,12 @@ def choose(views: Mapping[str, Tensor], y: Tensor, way: int) -> Choice:
         way: classes.
     """
     ranker = shipped_ranker()
+    rows = few_of_each(y, max(MOST, 2 * way))
+    y = y[rows]
     expected: dict[tuple[str, str], float] = {}
     count = 0
-    for encoder, features in views.items():
+    for encoder, seen in views.items():
+        features = seen[rows]
         shares, count = left_out_scores(features, y, way)
         inputs = descriptors(features, y, way)[None]
         found = ranker.refined(inputs, shares[None], np.array([count]))[0]
@@ -243,8 +249,10 @@ def choose(views: Mapping[str, Tensor], y: Tensor, way: int) -> Choice:
         else "descriptors of the task alone, since one example per class leaves nothing to try on"
     )
     lead = 100 * (expected[best] - expected[second])
-    reason = f"{_called(best)} is expected {lead:.1f} points above {_called(second)}, by {rests}"
-    return Choice(*best, HEADS[best[1]], expected, reason)
+    ahead = f"{lead:.1f} points above" if lead >= 0.05 else "as good as"
+    reason = f"{_called(best)} is expected {ahead} {_called(second)}, by {rests}"
+    within = {pair: min(max(v, 0.0), 1.0) for pair, v in expected.items()}
+    return Choice(*best, HEADS[best[1]], within, reason)
 
 
 def _called(pair: tuple[str, str]) -> str:

@@ -19,12 +19,15 @@ VALUES = 2**24
 MOST = 500
 """Examples that are left out, where there are more."""
 
+FITS = 20
+"""Learners that are fitted without some of the examples, at most."""
+
 
 class LeftOut(NamedTuple):
     """Answers to examples by learners that were fitted without them.
 
     Attributes:
-        rows: of the examples, evenly spread where not all were asked.
+        rows: of the examples, drawn class by class where not all were asked.
         answers: logits `(rows, way)`.
     """
 
@@ -39,7 +42,7 @@ def leave_one_out(
 
     One example of every class is left out at a time, so that the classes keep their shares:
     without one example alone, a class would be rarer just where it is asked for, and a logistic
-    regression would never answer it.
+    regression would never answer it. Of classes of more than 20 examples, a twentieth is.
 
     Args:
         learner: as it takes the features.
@@ -53,10 +56,10 @@ def leave_one_out(
     several = (torch.bincount(y, minlength=way) > 1)[y]
     rows = several.nonzero().flatten()
     if len(rows) > most:
-        rows = rows[torch.linspace(0, len(rows) - 1, most).long()]
+        rows = _shares(rows, y, most)
     if len(rows) == 0:
         return LeftOut(rows, torch.zeros(0, way))
-    place = _places(y)
+    place = _places(y) % FITS
     folds, fold_of = torch.unique(place[rows], return_inverse=True)
     kept = (place != folds.unsqueeze(1)) | ~several
     # Each fold asks as many; what is too few is filled up with one of its own.
@@ -66,6 +69,25 @@ def leave_one_out(
     asked[fold_of, seat] = rows
     found = torch.cat([*_fitted(learner, features, y, way, kept, asked)])
     return LeftOut(rows, found[fold_of, seat])
+
+
+def _shares(rows: Tensor, y: Tensor, most: int) -> Tensor:
+    """Some of the rows: of each class its share."""
+    mixed = rows[_mixed(len(rows))]
+    by_class = mixed[y[mixed].argsort(stable=True)]
+    return by_class[torch.linspace(0, len(rows) - 1, most).long()].sort().values
+
+
+def few_of_each(y: Tensor, most: int) -> Tensor:
+    """Rows of that many examples, as equally many of each class as there are."""
+    mixed = _mixed(len(y))
+    by_place = mixed[_places(y[mixed]).argsort(stable=True)]
+    return by_place[:most].sort().values
+
+
+def _mixed(count: int) -> Tensor:
+    """At random, and always the same: what stands in turns or runs is not drawn in turns."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
 
 
 def _places(y: Tensor) -> Tensor:
@@ -123,8 +145,9 @@ def _fitted(
 ) -> Iterator[Tensor]:
     """For each row of `kept`, a fit to these examples and its answers to the rows of `asked`."""
     device = device_of(learner)
-    # What a fit takes: the support, and each of its examples beside each answer.
-    own = sum(v.numel() for v in _tensors(features)) + asked.shape[1] * len(y) * way
+    # What a fit takes: the support, its products, and each of its examples beside each answer.
+    numbers = sum(v.numel() for v in _tensors(features))
+    own = numbers + min(len(y), numbers // len(y)) ** 2 + asked.shape[1] * len(y) * way
     size = max(1, VALUES // max(1, own))
     for mask, rows in zip(kept.split(size), asked.split(size), strict=True):
         # What is kept stands first, what is left out is padding.

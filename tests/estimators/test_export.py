@@ -43,7 +43,7 @@ def test_onnx_of_every_learner(name, tmp_path):
     export_onnx(model, tmp_path / "m.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
     for rows in (1, 3, len(x)):  # any batch
-        found, _ = session.run(None, {"vectors": x[:rows].astype(np.float32)})
+        found, _ = session.run(None, {"vectors": x[:rows]})
         assert found == pytest.approx(model.predict_proba(x[:rows]), abs=1e-4)
 
 
@@ -52,7 +52,7 @@ def test_values(tmp_path):
     model = kshot.FewShotRegressor(standardize=True).fit(x, 100.0 * y)
     export_onnx(model, tmp_path / "m.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
-    (found,) = session.run(None, {"vectors": x.astype(np.float32)})
+    (found,) = session.run(None, {"vectors": x})
     assert found[:, 0] == pytest.approx(model.predict(x), rel=1e-4, abs=1e-2)
 
 

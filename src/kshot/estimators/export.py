@@ -19,7 +19,7 @@ import kshot
 from kshot.errors import ConfigError, MissingExtraError
 from kshot.estimators.base import FewShotEstimator
 from kshot.estimators.classifier import FewShotClassifier
-from kshot.estimators.inputs import Form, ImageForm, TextForm, VectorForm
+from kshot.estimators.inputs import Form, TextForm, VectorForm
 from kshot.estimators.regressor import FewShotRegressor
 from kshot.files import atomic
 from kshot.types import Gaussian
@@ -39,19 +39,24 @@ class Answering(nn.Module):
         super().__init__()
         self.learner, self.state = model.learner_, model.state_
         form = model.ready_.form
-        self.shift, self.scale = torch.tensor(0.0), torch.tensor(1.0)
+        # As kshot does: what is subtracted may be many times what is left, and 32 bits too few.
+        self.scaling: tuple[Tensor, Tensor] | None = None
         if isinstance(form, VectorForm) and form.mean:
-            self.shift, self.scale = torch.tensor(form.mean), torch.tensor(form.scale)
+            mean, scale = torch.tensor([form.mean, form.scale], dtype=torch.float64)
+            self.scaling = mean, scale
         classifies = isinstance(model, FewShotClassifier)
         self.temperature = model.confidence_.temperature if classifies else 1.0
         self.values = (model.mean_, model.scale_) if isinstance(model, FewShotRegressor) else None
 
     def forward(self, x: Any) -> tuple[Tensor, ...]:
         """Probabilities `(examples, classes)` and the greatest logit of each, or values."""
+        if self.scaling is not None:
+            mean, scale = self.scaling
+            x = (x - mean) / scale
         if isinstance(x, dict):
             rows: Any = {name: v.unsqueeze(0) for name, v in x.items()}
         else:
-            rows = ((x - self.shift) / self.scale).unsqueeze(0)
+            rows = x.float().unsqueeze(0)
         output = self.learner.predict(self.state, rows)
         if self.values is not None:
             mean, scale = self.values
@@ -90,6 +95,7 @@ def facts_of(model: FewShotClassifier | FewShotRegressor) -> dict[str, Any]:
     if isinstance(model, FewShotClassifier):
         facts["classes"] = model.classes_.tolist()
         facts["threshold"] = model.confidence_.threshold
+        facts["unknown"] = model.unknown_label
     return facts
 
 
@@ -150,12 +156,10 @@ def _program(model: FewShotEstimator) -> torch.export.ExportedProgram:
 
 def _example(form: Form) -> Mapping[str, Tensor]:
     """Two examples by the names of the program's inputs."""
-    if isinstance(form, ImageForm):
-        return {"images": torch.rand(2, form.channels, form.size, form.size)}
-    if isinstance(form, VectorForm):
-        return {"vectors": torch.randn(2, form.width)}
-    ones = torch.ones(2, form.length, dtype=torch.int64)
-    return {"input_ids": ones, "attention_mask": ones.clone()}
+    blank = form.blank()
+    if isinstance(blank, dict):
+        return blank
+    return {form.kind: blank.double() if isinstance(form, VectorForm) else blank}
 
 
 @contextmanager

@@ -81,12 +81,19 @@ def _to_disk(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file, atomically."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # A path in a message or a page need not be UTF-8.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def as_text(path: str | Path) -> str:
+    """A path as people read it, in one line: what cannot be shown stands in it as by repr."""
+    known = str(path).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in known)
 
 
 def cannot_write(path: Path, error: OSError) -> CheckpointError:

@@ -133,7 +133,7 @@ def test_strangers(cli, tmp_path):
         (["nowhere"], "does not exist"),
         (["empty"], "has no folders"),
         (["hollow"], "cat has no images"),
-        (["single"], "y has 1 class, 'cat'"),
+        (["single"], "has 1 class, 'cat'"),
         (["t.csv", "--label", "kind"], "no column 'kind'"),
         (["t.csv", "--column", "depth"], "no column 'depth'"),
         (["t.csv", "--out", "model.zip"], ".kshot"),

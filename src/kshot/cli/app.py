@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Optional, TextIO, cast
 
@@ -350,6 +351,8 @@ def main() -> None:
     keep_freed_memory()
     warnings.showwarning = _warn
     stdout = sys.stdout
+    if isinstance(stdout, TextIOWrapper):  # the name of a file need not be UTF-8
+        stdout.reconfigure(errors="backslashreplace")
     sys.stdout = cast(TextIO, Output(stdout))
     try:
         app()

@@ -108,10 +108,21 @@ def _name(learner: MetaLearner, request: Request) -> str:
     return f"{name}, {steps} step{'s' if steps != 1 else ''}"
 
 
-def check_writable(path: Path | None) -> None:
-    """Raise CheckpointError if a file cannot be written there, before anything is computed."""
+def check_writable(path: Path | None, *read: Path) -> None:
+    """Raise an error if a file cannot be written there, before anything is computed.
+
+    Args:
+        path: of the file.
+        read: files that it must not replace.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+        ConfigError: if it is one of those that are read.
+    """
     if path is None:
         return
+    if any(path.resolve() == other.resolve() for other in read):
+        raise ConfigError(f"{path} would be replaced by what is made of it: name another file.")
     # Folders that are missing are made when the file is written.
     home = next(parent for parent in path.absolute().parents if parent.exists())
     if not (home.is_dir() and os.access(home, os.W_OK)):

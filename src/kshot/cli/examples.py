@@ -9,11 +9,16 @@ from typing import Any, NamedTuple
 
 from kshot.datasets.images import FORMATS, is_image
 from kshot.datasets.tables import choose_columns, is_table, rows_of
-from kshot.errors import DataError
+from kshot.errors import ConfigError, DataError
+from kshot.estimators.inputs import Kind
+from kshot.files import as_text
 
 MOST = 100_000
 """Examples to fit on: more is no task of few examples."""
 
+
+LABEL = "label"
+"""The column of labels, where none is named."""
 
 LOOK = 100
 """Rows that tell whether a column is of texts or of numbers."""
@@ -24,7 +29,7 @@ class Example(NamedTuple):
 
     Attributes:
         name: a path, or a table with a line.
-        value: a path of an image, a text, or a list of numbers.
+        value: a path of an image, a text, or a list of numbers; or why the row has none.
         label: where there is one.
         columns: of a table, that the value is made of.
     """
@@ -35,7 +40,7 @@ class Example(NamedTuple):
     columns: Sequence[str] = ()
 
 
-def labelled(path: Path, label: str, columns: Sequence[str] | None) -> list[Example]:
+def labelled(path: Path, label: str | None, columns: Sequence[str] | None) -> list[Example]:
     """The examples of a folder with a folder for each class, or of a table with a column of labels.
 
     Raises:
@@ -43,6 +48,8 @@ def labelled(path: Path, label: str, columns: Sequence[str] | None) -> list[Exam
         ConfigError: for columns that are not there.
     """
     if path.is_dir():
+        if label or columns:
+            raise ConfigError(f"--label and --column are for tables, but {path} is a folder.")
         return list(_of_classes(path))
     if not is_table(path):
         what = "is neither a folder nor a table (.csv, .tsv, .jsonl)"
@@ -55,8 +62,6 @@ def labelled(path: Path, label: str, columns: Sequence[str] | None) -> list[Exam
                 f"{path} has more than {MOST:,} rows: fit on some of them; a few of each class are "
                 "enough."
             )
-    if not examples:
-        raise DataError(f"{path} has no rows.")
     return examples
 
 
@@ -75,7 +80,7 @@ def _of_classes(path: Path) -> Iterator[Example]:
                 f"{folder} has no images ({endings}): a class needs at least one; remove the "
                 "folder, or fill it."
             )
-        yield from (Example(str(image), image, folder.name) for image in images)
+        yield from (Example(as_text(image), image, as_text(folder.name)) for image in images)
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -83,7 +88,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def unlabelled(
-    sources: Sequence[str], label: str, columns: Sequence[str] | None, *, numbers: bool
+    sources: Sequence[str], label: str | None, columns: Sequence[str] | None, kind: Kind
 ) -> Iterator[Example]:
     """The examples of images, folders of images (and of folders of these), and tables.
 
@@ -91,7 +96,7 @@ def unlabelled(
         sources: paths.
         label: a column of tables that is no example.
         columns: of tables, that are.
-        numbers: whether these are numbers.
+        kind: of the examples that are wanted.
 
     Raises:
         DataError: for what is none of these, or cannot be read.
@@ -104,11 +109,11 @@ def unlabelled(
             images = [image for folder in inside for image in _images_in(folder)]
             if not images:
                 raise DataError(f"{path} has no images in it.")
-            yield from (Example(str(image), image) for image in images)
+            yield from (Example(as_text(image), image) for image in images)
         elif is_table(path):
-            yield from _of_table(path, label, columns, required=False, numbers=numbers)
+            yield from _of_table(path, label, columns, kind)
         elif path.is_file():
-            yield Example(str(path), path)
+            yield Example(as_text(path), path)
         else:
             raise DataError(
                 f"{source} does not exist: give images, folders of images, or tables (.csv, .tsv, "
@@ -118,21 +123,33 @@ def unlabelled(
 
 def _of_table(
     path: Path,
-    label: str,
+    label: str | None,
     columns: Sequence[str] | None,
-    *,
-    required: bool = True,
-    numbers: bool | None = None,
+    wanted: Kind | None = None,
 ) -> Iterator[Example]:
+    """Without a kind that is wanted, each row has to have a label and an example."""
     rows = rows_of(path)
     first = list(islice(rows, LOOK))
     if not first:
-        return
+        raise DataError(f"{path} has no rows.")
+    required, label = wanted is None, label or LABEL
     known = label in first[0].cells and label not in (columns or ())
     own = label if required or known else None
+    numbers = None if required else wanted == "vectors"
     chosen = choose_columns(path, first, own, columns, numbers=numbers)
+    cells = [str(row.cells.get(chosen.names[0])) for row in first]
+    if wanted == "images" and not any(map(is_image, cells)):
+        raise DataError(
+            f"{path}: {chosen.names[0]} is {cells[0]!r:.40}, but this model takes images: name the "
+            "column of their paths by --column."
+        )
     for row in chain(first, rows):
-        value = chosen.value(path, row)
+        try:
+            value = chosen.value(path, row)
+        except DataError as error:
+            if required:
+                raise
+            value = error
         if isinstance(value, str) and is_image(value):
             value = _beside(path, value)
         cell = row.cells.get(label)
@@ -140,7 +157,7 @@ def _of_table(
             raise DataError(
                 f"{path}, line {row.line}: {label} is empty: label it, or leave it out."
             )
-        yield Example(f"{path}:{row.line}", value, cell, chosen.names)
+        yield Example(f"{as_text(path)}:{row.line}", value, cell, chosen.names)
 
 
 def _beside(table: Path, name: str) -> str:

@@ -14,8 +14,9 @@ from rich.console import Console
 from kshot.cli.evaluate import check_writable
 from kshot.cli.examples import Example, labelled
 from kshot.datasets.tables import number_in
-from kshot.errors import ConfigError, DataError, KshotError
+from kshot.errors import ConfigError, DataError, InputError, KshotError
 from kshot.estimators import FewShotClassifier, FewShotRegressor
+from kshot.estimators.classifier import check_label
 from kshot.estimators.leave_out import leave_one_out
 from kshot.estimators.model_file import ENDING
 from kshot.training.config import read_settings
@@ -27,7 +28,7 @@ def fit(
     learner: str | None,
     encoder: str | None,
     settings: Sequence[str],
-    label: str,
+    label: str | None,
     columns: Sequence[str] | None,
     values: bool,
     false_accepts: float | None,
@@ -37,7 +38,7 @@ def fit(
     console = Console(highlight=False, soft_wrap=True)
     if out.suffix != ENDING:
         raise ConfigError(f"--out {out}: models are {ENDING} files, such as model{ENDING}.")
-    check_writable(out)
+    check_writable(out, source, *([Path(learner)] if learner else []))
     options = read_settings(settings)
     if others := options.keys() - {"learner", "encoder"}:
         raise ConfigError(
@@ -63,14 +64,16 @@ def fit(
             false_accepts=false_accepts,
             device=device,
         )
-        y = [str(example.label) for example in examples]
+        y = [_label(example) for example in examples]
+        if len(set(y)) < 2:
+            raise DataError(f"{source} has 1 class, {y[0]!r}: give examples of at least 2 classes.")
     try:
         model.fit(x, y)
     except KshotError:
         raise
     except ValueError as error:  # scikit-learn's, of vectors
         raise DataError(f"{source}: {str(error).splitlines()[0]}") from error
-    model.columns_ = list(examples[0].columns)
+    model.name_columns(examples[0].columns)
     if model.columns_ and model.ready_.form.kind == "vectors":
         names = [example.name for example in examples]
         model.support_ = replace(model.support_, names=names)
@@ -88,7 +91,7 @@ def fit(
             console.print(f"Chosen: {model.choice_.reason}.", markup=False)
         console.print(_estimate(model, counts), markup=False)
     console.print(
-        f"Model: {out} ({_size(out)})\nUse it: kshot predict {shlex.quote(str(out))} INPUTS...",
+        f"Model: {out} ({size_of(out)})\nUse it: kshot predict {shlex.quote(str(out))} INPUTS...",
         markup=False,
         soft_wrap=True,
     )
@@ -99,6 +102,20 @@ def _with_options(kind: str, name: str | None, options: dict[str, Any]) -> Any:
     if own and name is None:
         raise ConfigError(f"--set {kind}.{next(iter(own))}: name the {kind} by --{kind}.")
     return {"name": name, **own} if own else name
+
+
+def _label(example: Example) -> str:
+    """The label as a text; 1 and 1.0 are one label."""
+    label = example.label
+    if not isinstance(label, (str, int, float)):
+        raise DataError(f"{example.name}: the label {label!r:.40} is neither a text nor a number.")
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    try:
+        check_label(str(label))
+    except InputError as error:
+        raise DataError(f"{example.name}: {error}") from error
+    return str(label)
 
 
 def _value(example: Example) -> float:
@@ -118,6 +135,7 @@ def _estimate(model: FewShotClassifier, counts: Counter[str]) -> str:
     return f"Left out in turn, {right} of {count} examples are recognised by the others{doubt}"
 
 
-def _size(path: Path) -> str:
+def size_of(path: Path) -> str:
+    """Of a file, in words."""
     size = path.stat().st_size
     return f"{size / 1e6:.1f} MB" if size > 1e5 else f"{size / 1e3:.0f} kB"

@@ -15,7 +15,7 @@ from kshot.estimators.inspection_page import write_inspection
 def inspect(path: Path, out: Path | None, device: str) -> None:
     """Write the page, and say in a line what is on it."""
     out = out or path.with_suffix(".html")
-    check_writable(out)
+    check_writable(out, path)
     if out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--out {out}: the page is HTML: give it a name that ends in .html.")
     model = load_model(path, device=device)

@@ -12,7 +12,10 @@ from kshot.cli.options import Device, Settings
 models = typer.Typer()
 
 Model = Annotated[Path, typer.Argument(help="A model file of `kshot fit`.")]
-Label = Annotated[str, typer.Option("--label", help="The column of labels in a table.")]
+Label = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--label", help="The column of labels in a table.", show_default="label"),
+]
 Columns = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
@@ -44,7 +47,7 @@ def fit(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--set", help="An option such as encoder.size=96; repeatable."),
     ] = None,
-    label: Label = "label",
+    label: Label = None,
     columns: Columns = None,
     values: Annotated[
         bool, typer.Option("--values", help="The labels are numbers to be predicted.")
@@ -78,7 +81,7 @@ def predict(
     inputs: Annotated[
         list[str], typer.Argument(help="Images, folders of images, tables (.csv, .jsonl).")
     ],
-    label: Label = "label",
+    label: Label = None,
     columns: Columns = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object per line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="A table.")] = False,
@@ -91,6 +94,8 @@ def predict(
     """Say what new examples are, one line each."""
     from kshot.cli import predict as command
 
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv are two forms: choose one.")
     form = "json" if as_json else "csv" if as_csv else "text"
     if command.predict(model, inputs, label, columns, form, out, device):
         raise typer.Exit(2)

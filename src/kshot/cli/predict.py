@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
@@ -17,8 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kshot.cli.evaluate import check_writable
 from kshot.cli.examples import Example, unlabelled
-from kshot.errors import KshotError
+from kshot.datasets.images import is_image
+from kshot.errors import ConfigError, DataError, KshotError
 from kshot.estimators import FewShotClassifier, FewShotRegressor, load_model
+from kshot.estimators.model_file import ENDING
 from kshot.files import atomic
 
 CHUNK = 256
@@ -31,7 +34,7 @@ Write = Callable[[dict[str, Any]], None]
 def predict(
     path: Path,
     sources: Sequence[str],
-    label: str,
+    label: str | None,
     columns: Sequence[str] | None,
     form: str,
     out: Path | None,
@@ -48,10 +51,12 @@ def predict(
         out: a file in the place of standard output.
         device: by name.
     """
-    check_writable(out)
+    check_writable(out, path, *map(Path, sources))
+    if out is not None and (is_image(out.name) or out.suffix == ENDING):
+        raise ConfigError(f"--out {out}: answers are text: name a .csv, .jsonl or .txt file.")
     model = load_model(path, device=device)
-    numbers = model.ready_.form.kind == "vectors"
-    examples = unlabelled(sources, label, columns or model.columns_ or None, numbers=numbers)
+    kind = model.ready_.form.kind
+    examples = unlabelled(sources, label, columns or model.columns_ or None, kind)
     failed = 0
     with ExitStack() as stack:
         stream: TextIO = sys.stdout
@@ -84,11 +89,16 @@ def _progress() -> Progress:
 def _answers(model: Model, chunk: Sequence[Example]) -> Iterator[dict[str, Any]]:
     """The answer to each example; where one of them cannot be used, each by itself."""
     try:
-        yield from _judged(model, chunk)
+        with warnings.catch_warnings():
+            # The columns were chosen by their names.
+            warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
+            answers = _judged(model, chunk)
+        yield from answers
         return
     except (KshotError, ValueError) as error:
         if len(chunk) == 1:
-            message = str(error).splitlines()[0]
+            message = str(error).splitlines()[0].removeprefix(f"{str(chunk[0].value)!r} ")
+            message = message.removeprefix(f"{chunk[0].name}: ")
             typer.secho(f"{chunk[0].name}: {message}", err=True, fg=typer.colors.RED)
             yield {"input": chunk[0].name, "error": message}
             return
@@ -97,6 +107,9 @@ def _answers(model: Model, chunk: Sequence[Example]) -> Iterator[dict[str, Any]]
 
 
 def _judged(model: Model, chunk: Sequence[Example]) -> list[dict[str, Any]]:
+    for example in chunk:
+        if isinstance(example.value, DataError):
+            raise example.value
     x = [example.value for example in chunk]
     if isinstance(model, FewShotRegressor):
         values = model.predict(x).tolist()

@@ -103,20 +103,35 @@ def open_image(data: bytes) -> Image.Image:
         raise UnreadableError("zero bytes")
     try:
         with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise UnreadableError(
-                    f"{opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,}"
-                )
-            if (frames := getattr(opened, "n_frames", 1)) > 1:
-                raise UnreadableError(f"{frames} frames; save the one that you mean")
-            return plain_image(ImageOps.exif_transpose(opened))
+            return whole_image(opened)
     except UnidentifiedImageError as error:
         raise UnreadableError(f"none of {', '.join(FORMATS)}, or cut short") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise _unreadable(error) from error
 
 
-def plain_image(image: Image.Image) -> Image.Image:
+def whole_image(opened: Image.Image) -> Image.Image:
+    """What Pillow has opened, as `open_image` gives it.
+
+    Raises:
+        UnreadableError: if it is cut short, has too many pixels, or several frames.
+    """
+    if opened.width * opened.height > MAX_PIXELS:
+        raise UnreadableError(f"{opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,}")
+    if (frames := getattr(opened, "n_frames", 1)) > 1:
+        raise UnreadableError(f"{frames} frames; save the one that you mean")
+    try:
+        return _plain(ImageOps.exif_transpose(opened))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> UnreadableError:
+    said = " ".join(str(error).split()) or type(error).__name__
+    return UnreadableError("it is cut short" if "truncated" in said.lower() else said)
+
+
+def _plain(image: Image.Image) -> Image.Image:
     """The image in a mode of 8 bits or 1, without transparency.
 
     Raises:

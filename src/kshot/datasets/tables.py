@@ -161,8 +161,13 @@ def choose_columns(
     names = [name for name in columns or there if name != label]
     if not names:
         raise ConfigError(f"{path} has no column beside {label!r}: add one of examples.")
-    if columns and len(names) > 1:
+    if columns and len(names) > 1 and numbers is None:
         numbers = True
+    if numbers is False and len(names) > 1:
+        raise ConfigError(
+            f"{path} has {len(names)} columns ({', '.join(names[:4])}), of which one has to be the "
+            "examples: name it by --column."
+        )
     if numbers is not None:
         return Columns(names, numbers)
     texts = [name for name in names if _of_texts([row.cells.get(name) for row in rows])]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from kshot.errors import ConfigError, InputError
-from kshot.estimators.inputs import Inputs, VectorForm, load, read_inputs
+from kshot.estimators.inputs import Inputs, VectorForm, check_kind, load, read_inputs
 from kshot.estimators.model_file import (
     CHARACTERS,
     ENDING,
@@ -24,13 +25,13 @@ from kshot.estimators.model_file import (
     write_model,
 )
 from kshot.estimators.ready import Chosen, Ready, of_module, of_names, of_run
-from kshot.estimators.support import Support, names_of, thumbnails
+from kshot.estimators.support import Support, names_of, parts_of, thumbnails
 from kshot.evaluation import as_protocol
 from kshot.evaluation.embedding import device_of, evaluating, on_features
 from kshot.learners import MetaLearner, TaskShape
 from kshot.training.build import pick_device
 from kshot.training.run import load_run
-from kshot.types import Examples, Features, Output, concatenate, map_features, unlabelled
+from kshot.types import Examples, Features, Gaussian, Output, concatenate, map_features, unlabelled
 
 ROWS = {"vectors": 4096, "images": 64, "texts": 64}
 """Examples that are loaded and embedded at once."""
@@ -81,6 +82,11 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
             ready = read_model(Path(learner))[0]
         elif isinstance(learner, Path) or (isinstance(learner, str) and Path(learner).is_dir()):
             ready = of_run(load_run(learner))
+        elif isinstance(learner, str) and (os.sep in learner or "/" in learner):
+            raise ConfigError(
+                f"there is no run folder or model file {learner}: check the path, or name a method "
+                "(kshot learners)."
+            )
         else:
             return of_names(learner or self._default_head(inputs), encoder, inputs, shape)
         if encoder is not None:
@@ -124,12 +130,27 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         """Take the fitted state of a file (see `kshot.load_model`)."""
         self._take(ready)
         self.standardize = bool(manifest.get("standardize", False))
-        self.columns_: list[str] = [str(name) for name in manifest.get("columns", [])]
         if isinstance(ready.form, VectorForm):
             self.n_features_in_ = ready.form.width
+        self.name_columns([str(name) for name in manifest.get("columns", [])])
         self.support_ = Support.of_file(support, manifest.get("examples", []))
+        self._check_features()
         self._restore_facts(manifest)
         self._learn(support["labels"], self._way)
+
+    def _check_features(self) -> None:
+        """Raise ValueError where the encoder makes others than were kept."""
+        made = self._features(self.ready_.form.blank())
+        kept = self.support_.features
+        shapes = [{k: v.shape[1:] for k, v in parts_of(x).items()} for x in (made, kept)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"features {shapes[1]} of an encoder that makes {shapes[0]}")
+
+    def name_columns(self, names: Sequence[str]) -> None:
+        """Say which columns of a table the examples are; scikit-learn then compares those of X."""
+        self.columns_ = list(names)
+        if names and isinstance(self.ready_.form, VectorForm):
+            self.feature_names_in_ = np.array(names, dtype=object)
 
     def _facts(self) -> dict[str, Any]:
         raise NotImplementedError
@@ -165,7 +186,8 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
     ) -> None:
         """Embed the support, unless it was by this very encoder, and learn from it."""
         self._take(self._standardized(_fitting(ready, inputs), inputs))
-        self.columns_ = []
+        named = getattr(self, "feature_names_in_", ()) if inputs.kind == "vectors" else ()
+        self.name_columns([str(name) for name in named])
         if embedded is None or not self.learner_.pointwise:
             embedded = self._supported(inputs)
         self.support_ = embedded
@@ -226,6 +248,12 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
             )
             with evaluating(behind):
                 output = behind.predict(self.state_, rows)
+            means = output.mean if isinstance(output, Gaussian) else output
+            if not means.isfinite().all():
+                raise InputError(
+                    "the answer to some of these examples is no number: they are too far from "
+                    "what the model was fitted on."
+                )
             yield output
 
 
@@ -233,9 +261,10 @@ def _fitting(ready: Ready, inputs: Inputs) -> Ready:
     """The learner for vectors of that width.
 
     Raises:
-        InputError: if it was trained on others.
+        InputError: if it was trained on others, or takes no vectors.
     """
     form = ready.form
+    check_kind(form, inputs)
     if inputs.kind != "vectors" or not isinstance(form, VectorForm):
         return ready
     width = inputs.items.shape[1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -35,6 +36,35 @@ def _name_of(encoder: Chosen | nn.Module) -> str:
     if isinstance(encoder, nn.Module):
         return type(encoder).__name__
     return encoder if isinstance(encoder, str) else str(encoder["name"])
+
+
+def _check_alike(labels: Sequence[Any]) -> None:
+    """Raise InputError for labels of several types, or texts that are none to be read."""
+    first = labels[0] if len(labels) else None
+    for label in labels:
+        if label is None:
+            raise InputError("there is a label None: give each example a label, or leave it out.")
+        if isinstance(label, str) != isinstance(first, str):
+            raise InputError(
+                f"the label {label!r} is of another type than {first!r}: labels are all texts, or "
+                "all numbers."
+            )
+        if isinstance(label, str):
+            check_label(label)
+
+
+def check_label(label: str) -> None:
+    """Raise InputError for a text that is no name of a class."""
+    if not 0 < len(label.strip()) <= LONGEST_LABEL:
+        raise InputError(
+            f"the label {label[:40]!r} has {len(label)} characters: a label has from 1 to "
+            f"{LONGEST_LABEL}."
+        )
+    if not label.isprintable():
+        raise InputError(
+            f"the label {label!r} has characters that cannot be shown, such as the end of a line "
+            "or half a character: call it otherwise."
+        )
 
 
 class Judgement(NamedTuple):
@@ -137,7 +167,10 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         supports = {}
         for encoder, ready in views.items():
             self._take(self._standardized(ready, inputs))
-            supports[encoder] = self._supported(inputs)
+            with warnings.catch_warnings():
+                if len(views) > 1:  # what one encoder is not for, another may be
+                    warnings.simplefilter("ignore", UserWarning)
+                supports[encoder] = self._supported(inputs)
         features = {encoder: seen.features.flatten(1) for encoder, seen in supports.items()}
         self.choice_ = choose(features, y, shape.way)
         encoder = self.choice_.encoder
@@ -159,19 +192,15 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     def _labels(self, y: Any, inputs: Inputs) -> NDArray[Any]:
         if y is None:
             raise InputError("requires y to be passed, but the target y is None: give the labels.")
+        if isinstance(y, (list, tuple)):
+            _check_alike(y)  # NumPy would make texts of numbers that stand among texts
         labels = column_or_1d(y, warn=True)
         if len(labels) != inputs.size:
             raise InputError(
                 f"there are {inputs.size} examples but {len(labels)} labels: give one each."
             )
+        _check_alike(labels.tolist())
         check_classification_targets(labels)
-        texts: list[Any] = labels.tolist()
-        for label in texts:
-            if isinstance(label, str) and not 0 < len(label.strip()) <= LONGEST_LABEL:
-                raise InputError(
-                    f"the label {label[:40]!r} has {len(label)} characters: a label has from 1 to "
-                    f"{LONGEST_LABEL}."
-                )
         return np.asarray(labels)
 
     def judge(self, X: Any) -> Judgement:
@@ -197,8 +226,21 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         return self.judge(X).labels
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The share of the answers that are right; `unknown_label` is right where y says so."""
-        right = self.predict(X) == np.asarray(y)
+        """The share of the answers that are right; `unknown_label` is right where y says so.
+
+        Raises:
+            InputError: for labels of another type, or not as many as examples.
+        """
+        found = self.predict(X)
+        if y is None:
+            raise InputError("requires y to be passed, but the target y is None: give the labels.")
+        labels = column_or_1d(np.array(y, dtype=object), warn=True).tolist()
+        if len(labels) != len(found):
+            raise InputError(
+                f"there are {len(found)} examples but {len(labels)} labels: give one each."
+            )
+        _check_alike([*self.classes_.tolist(), *(v for v in labels if v != self.unknown_label)])
+        right = [a == b for a, b in zip(found.tolist(), labels, strict=True)]
         return float(np.average(right, weights=sample_weight))
 
     def _logits(self, x: Any) -> torch.Tensor:
@@ -210,14 +252,23 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     def _learn(self, y: torch.Tensor, way: int) -> None:
         super()._learn(y, way)
         share, calibration = self.false_accepts, self.ready_.calibration
-        if share is not None and not 0 < share < 1:
-            raise InputError(f"false_accepts={share}: give a share between 0 and 1, such as 0.05.")
+        if share is not None:
+            self._check_strangers(share)
         if calibration is not None:
             self.confidence_ = measured(calibration, y, way, share)
         elif self.calibrate or share is not None:
             self.confidence_ = estimated(self.behind, self.support_.features, y, way, share)
         else:
             self.confidence_ = Confidence(1.0, None, "nothing: the learner's own probabilities")
+
+    def _check_strangers(self, share: float) -> None:
+        if not 0 < share < 1:
+            raise InputError(f"false_accepts={share}: give a share between 0 and 1, such as 0.05.")
+        if self.unknown_label in self.classes_.tolist():
+            raise InputError(
+                f"{self.unknown_label!r} is a class and what strangers are called: call one of "
+                "both otherwise (unknown_label)."
+            )
 
     @property
     def _way(self) -> int:
@@ -241,6 +292,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     ) -> None:
         """Take the fitted state of a file, its confidence as it was measured."""
         super().restore(ready, manifest, support)
+        if self.labels_.unique().tolist() != list(range(self._way)):
+            raise ValueError(f"{self._way} classes, but labels {self.labels_.unique().tolist()}")
         self.calibrate = bool(manifest.get("calibrate", False))
         if "confidence" in manifest:
             self.confidence_ = Confidence.of_dict(manifest["confidence"])
@@ -258,11 +311,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         check_is_fitted(self)
         inputs = self._inputs(X, fitting=False)
         labels = self._labels(y, inputs)
-        if isinstance(labels[0], str) != isinstance(self.classes_[0], str):
-            raise InputError(
-                f"the label {labels[0]!r} is of another type than {self.classes_[0]!r}: labels are "
-                "all texts, or all numbers."
-            )
+        _check_alike([self.classes_.tolist()[0], *labels.tolist()])
         known = {label: i for i, label in enumerate(self.classes_.tolist())}
         for label in labels.tolist():
             known.setdefault(label, len(known))

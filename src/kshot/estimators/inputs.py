@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from kshot.datasets.images import ImageFormat, is_image, open_image, plain_image
+from kshot.datasets.images import ImageFormat, is_image, open_image, whole_image
 from kshot.datasets.raw import UnreadableError
 from kshot.datasets.texts import tokenize
-from kshot.errors import CheckpointError, InputError
-from kshot.types import Features
+from kshot.errors import CheckpointError, ConfigError, InputError
+from kshot.types import Features, is_whole
 
 Kind = Literal["vectors", "images", "texts"]
 
@@ -52,8 +53,10 @@ def read_inputs(x: Any) -> Inputs:
     images and arrays of more than two axes; other strings are texts; the rest is vectors.
 
     Raises:
-        InputError: for a mix of kinds, or arrays that are no images.
+        InputError: for one example in the place of several, a mix of kinds, or arrays that are no
+            images.
     """
+    _check_several(x)
     if isinstance(x, Tensor):
         x = x.detach().cpu().numpy()
     if isinstance(x, np.ndarray) and x.ndim > 2:
@@ -72,6 +75,15 @@ def read_inputs(x: Any) -> Inputs:
     if kind == "images":
         return Inputs(kind, [i[0] if isinstance(i, np.ndarray) else i for i in _unpacked(items)])
     return Inputs(kind, items if kind == "texts" else x)
+
+
+def _check_several(x: Any) -> None:
+    if isinstance(x, (str, bytes, Path, Image.Image)):
+        raise InputError(f"X is one example, {_shown(x)}: give a list of examples, such as [x].")
+    if isinstance(x, (list, tuple)) and not x:
+        raise InputError("there are no examples: give at least one.")
+    if isinstance(x, (Iterator, set, frozenset, dict)) and not hasattr(x, "shape"):
+        raise InputError(f"X is of type {type(x).__name__}: give a list, tuple or array.")
 
 
 def _is_column(x: Any) -> bool:
@@ -143,19 +155,51 @@ class VectorForm:
     scale: Sequence[float] = ()
     kind: Literal["vectors"] = "vectors"
 
+    def __post_init__(self) -> None:
+        if not is_whole(self.width, 1) or {len(self.mean), len(self.scale)} - {0, self.width}:
+            raise ValueError(f"vectors of {self.width!r:.40} numbers")
+
     def standardized(self, items: Any) -> VectorForm:
-        """The form that gives each column of these vectors mean 0 and deviation 1."""
-        x = np.asarray(items, dtype=np.float64)
-        deviation = x.std(0)
-        scale = np.where(deviation > 0, deviation, 1.0)
-        return replace(self, mean=x.mean(0).tolist(), scale=scale.tolist())
+        """The form that gives each column of these vectors mean 0 and deviation 1.
+
+        Raises:
+            InputError: for numbers that are too great.
+        """
+        check_moderate(np.asarray(items, dtype=np.float64))
+        scaler = StandardScaler().fit(items)
+        return replace(self, mean=scaler.mean_.tolist(), scale=scaler.scale_.tolist())
 
     def tensor(self, items: Any) -> Tensor:
-        """`(examples, width)`."""
+        """`(examples, width)`.
+
+        Raises:
+            InputError: for numbers that are too great.
+        """
         x = np.array(items, dtype=np.float64, order="C")
+        check_moderate(x)
         if self.mean:
             x = (x - np.array(self.mean)) / np.array(self.scale)
+            check_moderate(x, " deviations from the mean of its column")
         return torch.as_tensor(x, dtype=torch.get_default_dtype())
+
+    def blank(self) -> Tensor:
+        """Two examples of no content."""
+        return torch.zeros(2, self.width)
+
+
+LARGEST = 1e15
+"""Of a number: the squares of greater ones leave the range of 32 bits."""
+
+
+def check_moderate(x: NDArray[np.float64], unit: str = "") -> None:
+    """Raise InputError for numbers `(examples, columns)` that are too great."""
+    far = ~(np.abs(x) <= LARGEST)
+    if far.any():
+        row, column = np.argwhere(far)[0]
+        raise InputError(
+            f"example {row} has {x[row, column]:.3g}{unit} in column {column}: numbers are to be "
+            f"finite, from {-LARGEST:.0e} to {LARGEST:.0e}; scale the column, or leave the row out."
+        )
 
 
 @dataclass(frozen=True)
@@ -173,6 +217,9 @@ class ImageForm:
     characters: bool = False
     kind: Literal["images"] = "images"
 
+    def __post_init__(self) -> None:
+        ImageFormat(self.size, self.channels)
+
     def tensor(self, items: Sequence[Any]) -> Tensor:
         """`(examples, channels, size, size)` from 0 to 1.
 
@@ -181,6 +228,10 @@ class ImageForm:
         """
         images = [self._image(item) for item in items]
         return torch.from_numpy(np.stack(images)).float() / 255
+
+    def blank(self) -> Tensor:
+        """Two examples of no content."""
+        return torch.zeros(2, self.channels, self.size, self.size)
 
     def _image(self, item: Any) -> NDArray[np.uint8]:
         try:
@@ -197,7 +248,7 @@ class ImageForm:
 
 def _opened(item: Any) -> Image.Image:
     if isinstance(item, Image.Image):
-        return plain_image(item)
+        return whole_image(item)
     if isinstance(item, np.ndarray):
         return Image.fromarray(item)
     try:
@@ -235,6 +286,10 @@ def as_character(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return square.clip(0, 255).round().astype(np.uint8)
 
 
+LONGEST_TEXT = 8192
+"""In tokens."""
+
+
 @dataclass(frozen=True)
 class TextForm:
     """Texts as tokens.
@@ -248,9 +303,18 @@ class TextForm:
     length: int = 64
     kind: Literal["texts"] = "texts"
 
+    def __post_init__(self) -> None:
+        if not (is_whole(self.length, 1) and self.length <= LONGEST_TEXT):
+            raise ValueError(f"texts of {self.length!r:.40} tokens")
+
     def tensor(self, items: Sequence[str]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask`, `(examples, length)` each."""
         return tokenize(items, self.tokenizer, self.length)
+
+    def blank(self) -> dict[str, Tensor]:
+        """Two examples of no content."""
+        ones = torch.ones(2, self.length, dtype=torch.int64)
+        return {"input_ids": ones, "attention_mask": ones.clone()}
 
 
 Form = VectorForm | ImageForm | TextForm
@@ -270,9 +334,9 @@ def form_of(facts: Mapping[str, Any]) -> Form:
     """
     try:
         made: Form = _FORMS[facts["kind"]](**facts)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(
-            f"the model takes inputs that this kshot does not know ({dict(facts)})."
+            f"the model takes inputs that this kshot does not know ({dict(facts)!r:.120})."
         ) from error
     return made
 
@@ -283,6 +347,12 @@ def load(form: Form, inputs: Inputs) -> Features:
     Raises:
         InputError: for inputs of another kind, or what cannot be read.
     """
+    check_kind(form, inputs)
+    return form.tensor(inputs.items)
+
+
+def check_kind(form: Form, inputs: Inputs) -> None:
+    """Raise InputError for inputs of another kind."""
     if inputs.kind != form.kind:
         raise InputError(
             f"this model takes {form.kind}, but these are {inputs.kind}"
@@ -292,4 +362,3 @@ def load(form: Form, inputs: Inputs) -> Features:
                 else "."
             )
         )
-    return form.tensor(inputs.items)

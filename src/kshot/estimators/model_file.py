@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -143,7 +144,11 @@ def read_model(path: Path) -> tuple[Ready, dict[str, Any], dict[str, Tensor]]:
         calibration = None if calibration is None else Calibration.of_dict(calibration)
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise damaged(path, " ".join(str(error).split())[:120]) from error
-    with torch.random.fork_rng():
+    if not all(t.isfinite().all() for t in [*weights.values(), *support.values()]):
+        raise damaged(path, "it holds numbers that are none")
+    # Quiet about BatchNorm layers that kshot replaces: whoever fitted the model was told.
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.simplefilter("ignore", UserWarning)
         learner = make_learner(blueprint, shape, restored=True).eval()
     check_fit(path, weights, learner.state_dict())
     learner.load_state_dict(weights)

@@ -123,6 +123,8 @@ def of_names(
         ConfigError: for unknown names, or a method that has to be meta-trained before.
         InputError: for images or texts without an encoder that takes them.
     """
+    if isinstance(learner, str):
+        learner_class(learner)
     if encoder is None and inputs.kind != "vectors":
         texts = inputs.kind == "texts"
         missing = texts and is_image(inputs.items[0])

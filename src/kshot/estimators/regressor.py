@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_array, check_consistent_length
 
 from kshot.errors import ConfigError, InputError
 from kshot.estimators.base import AUTO, FewShotEstimator
-from kshot.estimators.inputs import Inputs
+from kshot.estimators.inputs import Inputs, check_moderate
 from kshot.learners import TaskShape
 from kshot.types import Gaussian
 
@@ -66,7 +66,9 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
             values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
             check_consistent_length(range(inputs.size), values)
             self._flat = values.ndim == 1
-            rows = torch.tensor(values.reshape(len(values), -1))
+            columns = values.reshape(len(values), -1)
+            check_moderate(columns, " in y")
+            rows = torch.tensor(columns)
             shape = TaskShape((), 0, inputs.size, (rows.shape[1],))
             # A method that is solved or trained at a rate is for values of about 1.
             self.mean_, spread = rows.mean(0), rows.std(0, correction=0)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kshot.errors import CheckpointError
 from kshot.estimators.inputs import Inputs
+from kshot.files import as_text
 from kshot.types import Features, concatenate, map_features
 
 SIDE = 48
@@ -56,8 +57,7 @@ class Support:
 
     def tensors(self) -> dict[str, Tensor]:
         """By names, for a file."""
-        parts = self.features if isinstance(self.features, dict) else {"": self.features}
-        found = {f"features.{name}": value for name, value in parts.items()}
+        found = {f"features.{name}": value for name, value in parts_of(self.features).items()}
         return found if self.thumbnails is None else {**found, "thumbnails": self.thumbnails}
 
     @staticmethod
@@ -82,13 +82,18 @@ class Support:
         )
 
 
+def parts_of(features: Features) -> dict[str, Tensor]:
+    """By their names; a tensor alone has none."""
+    return features if isinstance(features, dict) else {"": features}
+
+
 def names_of(inputs: Inputs, first: int = 0) -> list[str]:
     """What people recognise the examples by."""
     if inputs.kind == "vectors":
         return [f"row {first + i}" for i in range(inputs.size)]
     kind = inputs.kind.removesuffix("s")
     return [
-        str(item)[:LONGEST] if isinstance(item, (str, Path)) else f"{kind} {first + i}"
+        as_text(item)[:LONGEST] if isinstance(item, (str, Path)) else f"{kind} {first + i}"
         for i, item in enumerate(inputs.items)
     ]
 

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -224,7 +225,8 @@ def embedding_map(
     from sklearn.manifold import TSNE
 
     perplexity = min(15.0, (len(features) - 1) / 3)
-    flat = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features.numpy())
+    wide = F.pad(features, (0, max(0, 2 - features.shape[1])))  # two axes to start from
+    flat = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(wide.numpy())
     figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.add_subplot()
     classes = labels.unique().tolist()

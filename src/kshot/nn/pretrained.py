@@ -130,6 +130,10 @@ class _Parts(NamedTuple):
     features: int
 
 
+SMALLEST, LARGEST = 32, 1024
+"""Side of an image in pixels: these networks halve it five times."""
+
+
 def is_pretrained(name: str) -> bool:
     """Whether an encoder's name is one of this module's."""
     return name in _PACKAGED or name.partition(":")[0] in _SOURCES
@@ -145,14 +149,17 @@ def pretrained_encoder(
             `minilm`.
         weights: a local file (safetensors, or PyTorch's without foreign code), or `random`; by
             default those that the package of that name provides or downloads.
-        size: of the images in pixels; as in pre-training by default.
+        size: of the images in pixels, from 32 to 1024; as in pre-training by default.
 
     Raises:
-        ConfigError: for an unknown name (with the nearest), or weights that cannot be had.
+        ConfigError: for an unknown name (with the nearest), weights that cannot be had, or an
+            impossible size.
         CheckpointError: for weights that do not fit, with the tensors that do not.
         MissingExtraError: if the package is not installed.
     """
     source, colon, model = name.partition(":")
+    if size is not None and not (is_whole(size, SMALLEST) and size <= LARGEST):
+        raise ConfigError(f"size={size!r}: give a number of pixels from {SMALLEST} to {LARGEST}.")
     if name in _PACKAGED:
         parts = _PACKAGED[name](weights, size)
     elif colon and source in _SOURCES:

@@ -145,11 +145,19 @@ def test_strangers(cli, tmp_path):
         (["t.csv", "--false-accepts", "2"], "between 0 and 1"),
         (["broken.csv"], "line 3: 1 cells"),
         (["t.csv", "--learner", "maml"], "meta-train it"),
+        (["t.csv", "--learner", "runs/nope"], "there is no run folder or model file runs/nope"),
+        (["hollow/dog", "--label", "kind"], "are for tables"),
+        (["one.csv"], "has 1 class, 'x'"),
+        (["rows.csv"], "has no rows"),
+        (["labels.jsonl"], "labels.jsonl:2: the label [1] is neither a text nor a number"),
     ],
 )
 def test_bad_input_is_one_line(cli, tmp_path, arguments, says):
     (tmp_path / "t.csv").write_text(NUMBERS)
     (tmp_path / "broken.csv").write_text("a,label\n1,x\n2\n")
+    (tmp_path / "one.csv").write_text("a,label\n1,x\n2,x\n")
+    (tmp_path / "rows.csv").write_text("a,label\n")
+    (tmp_path / "labels.jsonl").write_text('{"a": 1, "label": 1}\n{"a": 2, "label": [1]}\n')
     for folder in ("empty", "hollow/cat", "hollow/dog", "single/cat"):
         (tmp_path / folder).mkdir(parents=True)
     for name in ("hollow/dog/1.png", "single/cat/1.png", "single/cat/2.png"):
@@ -169,6 +177,46 @@ def test_a_table_of_a_million_rows_is_refused(cli, tmp_path):
     done = cli("fit", "t.csv")
     assert done.returncode == 2
     assert "more than 100,000 rows" in done.stderr
+
+
+def test_one_bad_row_does_not_stop_the_others(cli, tmp_path):
+    (tmp_path / "t.csv").write_text(NUMBERS)
+    assert cli("fit", "t.csv").returncode == 0
+    (tmp_path / "new.csv").write_text("width,height\n0,5\nwide,5\n1e300,5\n20,3\n")
+    done = cli("predict", "model.kshot", "new.csv", "--json")
+    assert done.returncode == 2
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [a.get("label") for a in answers] == ["a", None, None, "c"]
+    assert done.stderr.splitlines()[0].startswith("new.csv, line 3: width is 'wide'")
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_labels_of_json_that_are_one_number_are_one_label(cli, tmp_path):
+    rows = [json.dumps({"a": a, "label": k}) for a, k in ((0, 1), (1, 1.0), (9, 2), (8, 2.0))]
+    (tmp_path / "t.jsonl").write_text("\n".join(rows))
+    assert "2 classes: 1 (2), 2 (2)" in cli("fit", "t.jsonl").stdout
+
+
+def test_a_file_is_not_replaced_by_what_is_made_of_it(cli, digits, tmp_path):
+    (tmp_path / "t.csv").write_text(NUMBERS)
+    assert cli("fit", "digits").returncode == 0
+    before = (tmp_path / "model.kshot").read_bytes()
+    for arguments, says in (
+        ("fit digits --learner model.kshot", "would be replaced"),
+        ("export model.kshot --onnx model.kshot", "would be replaced"),
+        ("export model.kshot --onnx a --torch a", "both name a"),
+        ("predict model.kshot new --out model.kshot", "would be replaced"),
+        ("predict model.kshot new --out new/1.png", "answers are text"),
+        ("predict model.kshot t.csv --out t.csv", "would be replaced"),
+        ("predict model.kshot t.csv", "has 2 columns"),
+        ("predict model.kshot t.csv --column width", "takes images"),
+        ("predict model.kshot new --json --csv", "choose one"),
+    ):
+        done = cli(*arguments.split())
+        assert done.returncode == 2, arguments
+        assert says in " ".join(done.stderr.split()), arguments
+    assert (tmp_path / "model.kshot").read_bytes() == before
+    assert (tmp_path / "t.csv").read_text() == NUMBERS
 
 
 def test_a_model_that_is_none(cli, tmp_path):

@@ -1,8 +1,10 @@
 """`FewShotClassifier`: what goes in, what comes out, and what is refused."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -178,7 +180,17 @@ def test_one_answer_does_not_depend_on_the_others():
         (np.zeros((2, 4)), ["a", " "], "has 1 characters"),
         (np.zeros((2, 4)), ["a", "b" * 10_000], "10000 characters"),
         (np.zeros((2, 4)), None, "requires y"),
-        ([], [], "Found array with|at least one|1D array"),
+        ([], [], "no examples"),
+        ("a.png", ["a"], "X is one example, 'a.png': give a list"),
+        (Path("a.png"), ["a"], "X is one example"),
+        (Image.new("L", (9, 9)), ["a"], "X is one example, of type Image"),
+        (iter([[1.0], [2.0]]), [0, 1], "of type list_iterator"),
+        ({"a": 1}, [0], "of type dict"),
+        (np.array([[1e300], [2.0]]), [0, 1], r"example 0 has 1e\+300 in column 0"),
+        (np.zeros((2, 4)), ["a", None], "a label None"),
+        (np.zeros((2, 4)), ["a", 1], "1 is of another type than 'a'"),
+        (np.zeros((2, 4)), ["a", "b\ud800"], "cannot be shown"),
+        (np.zeros((2, 4)), ["a", "b\nc"], "cannot be shown"),
         (np.array([[1.0, np.nan], [0, 1]]), [0, 1], "NaN"),
         (np.array([["a", 1], [2, 3]], object), [0, 1], "convert"),
     ],
@@ -186,6 +198,58 @@ def test_one_answer_does_not_depend_on_the_others():
 def test_bad_input_is_a_value_error(x, y, says):
     with pytest.raises(ValueError, match=says):
         kshot.FewShotClassifier().fit(x, y)
+
+
+def test_scores_are_of_labels_of_the_classes_type():
+    x, y = blobs()
+    model = kshot.FewShotClassifier().fit(x, y)
+    assert model.score(x, y.tolist()) == model.score(x, y) > 0.9
+    for wrong, says in (
+        (None, "requires y"),
+        (y[:-1], "24 examples but 23 labels"),
+        (y.astype(str), "another type"),
+        (np.stack([y, y], 1), "1d array"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            model.score(x, wrong)
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_an_answer_is_a_number_or_an_error(standardize):
+    x, y = blobs()
+    model = kshot.FewShotClassifier(standardize=standardize).fit(x, y)
+    with pytest.raises(InputError, match="scale the column"):
+        model.predict(x * 1e40)
+    assert np.isfinite(model.predict_proba(x * 1e12)).all()
+    with pytest.raises(InputError, match="scale the column"):
+        kshot.FewShotRegressor().fit(x, 1e200 * y)
+
+
+def test_a_column_that_is_constant_but_for_rounding():
+    x, y = blobs()
+    x = np.concatenate([x, np.full((len(x), 1), 0.1) + 1e-17 * y[:, None]], 1)
+    model = kshot.FewShotClassifier(standardize=True).fit(x, y)
+    moved = x + np.array([0, 0, 0, 0, 0, 1e-6])
+    assert (model.predict(moved) == model.predict(x)).all()
+
+
+def test_columns_are_known_by_their_names(tmp_path):
+    x, y = blobs()
+    table = pandas.DataFrame(x, columns=[*"abcde"])
+    model = kshot.FewShotClassifier().fit(table, y)
+    assert model.columns_ == [*"abcde"]
+    model.save(tmp_path / "m.kshot")
+    read = kshot.load_model(tmp_path / "m.kshot")
+    assert (read.predict(table) == model.predict(table)).all()
+    with pytest.raises(ValueError, match="feature names should match"):
+        read.predict(table[[*"edcba"]])
+
+
+def test_strangers_have_a_name_of_their_own():
+    x, y = blobs()
+    names = np.array(["ant", "bee", "cat", "unknown"])[y]
+    with pytest.raises(InputError, match="'unknown' is a class"):
+        kshot.FewShotClassifier(false_accepts=0.1).fit(x, names)
 
 
 def test_other_inputs_than_fitted_on():

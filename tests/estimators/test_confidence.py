@@ -8,7 +8,7 @@ import torch
 
 import kshot
 from kshot.errors import InputError
-from kshot.estimators.leave_out import leave_class_out, leave_one_out
+from kshot.estimators.leave_out import few_of_each, leave_class_out, leave_one_out
 from kshot.evaluation.calibration import calibrate
 from kshot.evaluation.confidence import reliability
 from kshot.testing import gaussians
@@ -39,6 +39,18 @@ def test_leaving_out_asks_each_example_once():
     assert (found.argmax(1) == model.labels_[rows]).float().mean() > 0.8
     few, _ = leave_one_out(model.behind, model.support_.features, model.labels_, 4, most=5)
     assert len(few) == 5
+
+
+def test_what_is_left_out_of_many_has_each_class_in_its_share():
+    """Rows at even distances are all of one class where classes stand in turns."""
+    y = torch.arange(3000) % 3
+    x = torch.nn.functional.one_hot(y, 3).float()
+    model = kshot.FewShotClassifier().fit(x.numpy(), y.numpy())
+    rows, found = leave_one_out(model.behind, model.support_.features, y, 3, most=300)
+    assert torch.bincount(y[rows]).tolist() == [100, 100, 100]
+    assert (found.argmax(1) == y[rows]).all()
+    few = few_of_each(torch.tensor([0] * 90 + [1] * 3 + [2] * 7), 12)
+    assert torch.bincount(torch.tensor([0] * 90 + [1] * 3 + [2] * 7)[few]).tolist() == [5, 3, 4]
 
 
 def test_a_class_does_not_get_rarer_where_it_is_asked_for():

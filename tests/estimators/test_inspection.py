@@ -96,6 +96,12 @@ def test_the_page_of_texts_shows_them(cli, tmp_path):
     assert "How the learner sees" in (tmp_path / "m.html").read_text()
 
 
+def test_a_table_of_one_column_has_a_map(tmp_path):
+    x, y = blobs(2, 6, width=1)
+    write_inspection(kshot.FewShotClassifier().fit(x, y), tmp_path / "page.html", "one")
+    assert "How the learner sees" in (tmp_path / "page.html").read_text()
+
+
 def test_what_cannot_be_inspected(cli, tmp_path, monkeypatch):
     x, y = blobs()
     kshot.FewShotRegressor().fit(x, 1.0 * y).save(tmp_path / "r.kshot")

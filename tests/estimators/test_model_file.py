@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 
 import kshot
 from kshot.errors import CheckpointError, ConfigError
@@ -180,9 +181,39 @@ def no_estimator(path):
     rewritten(path, lambda m: m.update(estimator="Exec"))
 
 
+def odd_size(path):
+    rewritten(path, lambda m: m["inputs"].update(width="a"))
+
+
+def huge_size(path):
+    rewritten(path, lambda m: m.update(inputs={"kind": "images", "size": 10**7}))
+
+
+def other_width(path):
+    rewritten(path, lambda m: m["inputs"].update(width=3))
+
+
+def more_classes(path):
+    rewritten(path, lambda m: m.update(classes=[*m["classes"], 99]))
+
+
+def no_number(path):
+    with zipfile.ZipFile(path) as file:
+        tensors = safetensors.torch.load(file.read("support.safetensors"))
+    tensors["features"] = tensors.pop("features.") * float("nan")
+    data = safetensors.torch.save({"features.": tensors.pop("features"), **tensors})
+    with_sum = {"support.safetensors": hashlib.sha256(data).hexdigest()}
+    rewritten(path, lambda m: m["sha256"].update(with_sum), **{"support.safetensors": data})
+
+
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
+        (odd_size, "inputs that this kshot does not know"),
+        (huge_size, "inputs that this kshot does not know"),
+        (other_width, "no whole model file"),
+        (more_classes, "no whole model file"),
+        (no_number, "numbers that are none"),
         (cut, "no whole model file"),
         (no_zip, "no whole model file"),
         (newer, r"written by kshot 9\.0.*upgrade kshot"),

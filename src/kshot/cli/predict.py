@@ -98,8 +98,9 @@ def _answers(model: Model, chunk: Sequence[Example]) -> Iterator[dict[str, Any]]
     except (KshotError, ValueError) as error:
         if len(chunk) == 1:
             message = str(error).splitlines()[0].removeprefix(f"{str(chunk[0].value)!r} ")
-            message = message.removeprefix(f"{chunk[0].name}: ")
-            typer.secho(f"{chunk[0].name}: {message}", err=True, fg=typer.colors.RED)
+            # What is wrong with a row says itself where it stands.
+            where = "" if isinstance(chunk[0].value, DataError) else f"{chunk[0].name}: "
+            typer.secho(f"{where}{message}", err=True, fg=typer.colors.RED)
             yield {"input": chunk[0].name, "error": message}
             return
     for example in chunk:

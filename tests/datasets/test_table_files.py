@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kshot.datasets.tables import choose_columns, rows_of
+from kshot.datasets.tables import choose_columns, is_table, rows_of
 from kshot.errors import ConfigError, DataError
 
 
@@ -53,7 +53,7 @@ def test_json_lines(tmp_path):
         ("a,b\n1,2,3\n", "line 2: 3 cells"),
         ("a,b\n1\n", "line 2: 1 cells"),
         (b"a,b\ncaf\xe9,1\n", "not all UTF-8 .*0xe9"),
-        ('a,b\n"open,1\n', "unexpected end of data"),
+        ('a,b\n"open,1\n', "never closed"),
         ("a,b\nx" + "y" * 1_000_001 + ",1\n", "field larger"),
     ],
 )
@@ -129,3 +129,11 @@ def test_a_number_that_no_float_holds(tmp_path):
     rows = list(rows_of(path))
     with pytest.raises(DataError, match="which is no number"):
         choose_columns(path, rows[:1], "label", None).value(path, rows[1])
+
+
+def test_decimal_commas_and_spreadsheets(tmp_path):
+    path = write(tmp_path, "a;b;label\n1,5;2;x\n2,5;3;y\n")
+    with pytest.raises(DataError, match="a is '1,5': write numbers with a decimal point"):
+        choose_columns(path, list(rows_of(path)), "label", None)
+    with pytest.raises(DataError, match="save it as CSV"):
+        is_table(tmp_path / "t.xlsx")

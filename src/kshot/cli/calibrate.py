@@ -42,7 +42,7 @@ def calibrate(
     device: str,
 ) -> None:
     """Measure on meta-validation, keep it in the run folder, and test it on meta-test."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     check_writable(json_out)
     if picture is not None:
         check_picture(picture)

@@ -23,9 +23,12 @@ def inspect(path: Path, out: Path | None, device: str) -> None:
         raise ConfigError(f"{path} predicts values; confusions are of classes.")
     found = write_inspection(model, out, path.stem)
     console = Console(highlight=False, soft_wrap=True)
+    if asked := len(found.rows):
+        console.print(f"{found.right} of {asked} examples are recognised by the others")
+    else:
+        console.print("One example of each class: none can be recognised by the others")
     console.print(
-        f"{found.right} of {len(found.rows)} examples are recognised by the others; "
-        f"{len(found.doubts)} labels in doubt, {len(found.harms)} harmful examples, "
-        f"{len(found.pairs)} near duplicates"
+        f"Labels in doubt: {len(found.doubts)}, harmful examples: {len(found.harms)}, "
+        f"near duplicates: {len(found.pairs)}"
     )
     console.print(f"Page: {out}", markup=False)

@@ -30,7 +30,13 @@ class Row(NamedTuple):
 
 
 def is_table(path: Path) -> bool:
-    """Whether the name ends as a table's."""
+    """Whether the name ends as a table's.
+
+    Raises:
+        DataError: if it ends as a spreadsheet's.
+    """
+    if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
+        raise DataError(f"{path} is a spreadsheet: save it as CSV.")
     return path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
@@ -77,7 +83,10 @@ def _csv_rows(path: Path, file: TextIO) -> Iterator[Row]:
                 )
             yield Row(reader.line_num, dict(zip(names, cells, strict=True)))
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
+        said = str(error)
+        if "unexpected end" in said:
+            said = "a quotation mark is opened and never closed"
+        raise DataError(f"{path}, line {reader.line_num}: {said}.") from error
 
 
 def _json_rows(path: Path, file: TextIO) -> Iterator[Row]:
@@ -150,6 +159,7 @@ def choose_columns(
 
     Raises:
         ConfigError: for columns that are not there, or where it cannot be guessed.
+        DataError: for numbers with a comma.
     """
     there = list(rows[0].cells)
     for name in [*(columns or ()), *([label] if label else ())]:
@@ -171,6 +181,10 @@ def choose_columns(
     if numbers is not None:
         return Columns(names, numbers)
     texts = [name for name in names if _of_texts([row.cells.get(name) for row in rows])]
+    for name in texts:
+        cell = str(rows[0].cells.get(name))
+        if "," in cell and number_in(cell.replace(",", ".")) is not None:
+            raise DataError(f"{path}: {name} is {cell!r}: write numbers with a decimal point.")
     if texts and len(names) > 1:
         raise ConfigError(
             f"{path} has columns of texts ({', '.join(texts[:4])}) among {len(names)}: name the "

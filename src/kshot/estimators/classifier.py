@@ -53,6 +53,11 @@ def _check_alike(labels: Sequence[Any]) -> None:
             check_label(label)
 
 
+def _plain(label: Hashable) -> Hashable:
+    """A label of NumPy's as Python's own."""
+    return label.item() if isinstance(label, np.generic) else label
+
+
 def check_label(label: str) -> None:
     """Raise InputError for a text that is no name of a class."""
     if not 0 < len(label.strip()) <= LONGEST_LABEL:
@@ -325,6 +330,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     def add_class(self, X: Any, label: Hashable) -> Self:
         """Learn a new class from its examples; only these are embedded."""
         check_is_fitted(self)
+        label = _plain(label)
         if label in self.classes_.tolist():
             raise InputError(f"there is a class {label!r}: add to it by add_examples.")
         return self.add_examples(X, [label] * read_inputs(X).size)
@@ -332,7 +338,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     def remove_class(self, label: Hashable) -> Self:
         """Forget a class and its examples."""
         check_is_fitted(self)
-        classes = self.classes_.tolist()
+        classes, label = self.classes_.tolist(), _plain(label)
         if label not in classes:
             raise InputError(f"there is no class {label!r}: the classes are {classes[:20]}.")
         if len(classes) == 2:

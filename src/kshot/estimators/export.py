@@ -107,7 +107,7 @@ def export_torch(model: FewShotClassifier | FewShotRegressor, path: Path) -> Non
         CheckpointError: if the file cannot be written.
     """
     program = _program(model)
-    with atomic(path) as temporary, temporary.open("wb") as file:
+    with atomic(path) as temporary, temporary.open("wb") as file, _quiet():
         torch.export.save(program, file, extra_files={FACTS: json.dumps(facts_of(model))})
 
 

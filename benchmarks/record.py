@@ -23,8 +23,9 @@ HERE = Path(__file__).parent
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """The metrics of a run."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """The metrics of a run; none of one that took no step."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def record(run: str, name: str) -> None:
@@ -35,9 +36,9 @@ def record(run: str, name: str) -> None:
     written = {
         "name": name,
         "config": loaded[0].config.model_dump(mode="json"),
-        "meta_steps_run": max(rows[-1]["step"] for rows in metrics),
+        "meta_steps_run": max(rows[-1]["step"] if rows else 0 for rows in metrics),
         "meta_steps_kept": [one.meta_steps for one in loaded],
-        "training_seconds": round(sum(rows[-1]["seconds"] for rows in metrics)),
+        "training_seconds": round(sum(rows[-1]["seconds"] for rows in metrics if rows)),
         "processor": platform.machine(),
         "validation": [
             [row for row in rows if row["validation"] is not None][-30:] for rows in metrics

@@ -160,3 +160,16 @@ def test_related_groups_are_found_by_their_words():
     )
     assert related(source, target) == [0, 1]
     assert related(colours("s", "ab"), target) == []
+
+
+def test_methods_on_texts_are_compared(cli, tmp_path):
+    """Texts have no raw inputs to be compared."""
+    pytest.importorskip("tokenizers")
+    small = ("--set=dataset.examples=20", "--set=evaluation=[{way=5,shot=1,episodes=20}]")
+    for method in ("rfs", "simpleshot"):
+        done = cli("train", f"{method}-wordnet", *small, "--out", method)
+        assert done.returncode == 0, done.stderr
+    for arguments in (("compare", "rfs", "simpleshot"), ("evaluate", "rfs"), ("compare", "rfs")):
+        done = cli(*arguments, "--episodes", 20)
+        assert done.returncode == 0, done.stderr
+        assert "5-way 1-shot" in done.stdout

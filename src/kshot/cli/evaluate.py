@@ -28,7 +28,7 @@ from kshot.training import load_run
 from kshot.training.build import load_data, pick_device
 from kshot.training.config import EvaluationConfig, read_settings
 from kshot.training.run import RESULTS, Run
-from kshot.training.scores import RAW_BASELINE
+from kshot.training.scores import RAW_BASELINE, has_raw
 from kshot.training.seeds import read_plan
 
 
@@ -170,7 +170,7 @@ def score(
     methods: list[tuple[str, MetaLearner, Run | None]] = [
         (name, _as_asked(run, source, spec, request), run) for name in runs for run in runs[name]
     ]
-    if isinstance(source, (Split, Mixture)):
+    if isinstance(source, (Split, Mixture)) and has_raw(source):
         methods.append((RAW_BASELINE, NearestNeighbour(), None))
     found: dict[str, list[Result]] = {}
     with progress_bar() as bar:

@@ -42,12 +42,7 @@ def evaluate_all(
     """
     name = learner.title
     device = next(learner.parameters()).device
-    raw = not any(
-        isinstance(split.x, dict)  # texts and the like cannot be compared as they are
-        for _, source in targets
-        if isinstance(source, (Split, Mixture))
-        for split in source.sources
-    )
+    raw = all(has_raw(source) for _, source in targets)
     baselines = [(label, method.to(device)) for label, method in _baselines(config, shape, raw)]
     asked = Counter[Hashable]()
     for e, source in targets:
@@ -74,6 +69,12 @@ def evaluate_all(
             seeds = () if label == RAW_BASELINE else (config.seed,)
             results += [replace(r, meta_steps=steps, training_seeds=seeds) for r in found]
     return results
+
+
+def has_raw(source: Source) -> bool:
+    """Whether the examples can be compared as they are, which texts and the like cannot."""
+    splits = source.sources if isinstance(source, (Split, Mixture)) else ()
+    return not any(isinstance(split.x, dict) for split in splits)
 
 
 def _content(source: Source) -> Hashable:

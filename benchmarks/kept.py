@@ -18,7 +18,9 @@ Record = dict[str, Any]
 def records() -> dict[str, Record]:
     """All records of runs by name."""
     found = {p.stem: json.loads(p.read_text()) for p in sorted(RECORDS.glob("*.json"))}
-    runs = {name: record for name, record in found.items() if "results" in record}
+    runs = {
+        name: record for name, record in found.items() if {"config", "results"} <= record.keys()
+    }
     for record in runs.values():
         data = record["config"]["dataset"]
         for r in record["results"]:
@@ -64,7 +66,7 @@ def read_published() -> dict[str, Record]:
 
 def is_baseline(result: Record) -> bool:
     """Whether it is what stands below a learner in every table."""
-    return str(result["name"]).startswith(("untrained", "1-NN"))
+    return str(result["name"]).startswith(("untrained", "pretrained", "1-NN"))
 
 
 def listed(numbers: int | list[int]) -> str:

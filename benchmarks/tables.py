@@ -166,15 +166,16 @@ def full(record: Record) -> str:
     seeds = first.get("training_seeds") or record["config"]["seed"]
     versions = ", ".join(f"{k} {v}" for k, v in first["versions"].items())
     final = train.get("split", "train") != "train"
+    kept = (
+        f"meta-trained on {train['split']}, the last weights kept"
+        if final
+        else f"weights of step {listed(record['meta_steps_kept'])} kept by validation"
+    )
+    trained = f"{record['meta_steps_run']} meta-steps in {record['training_seconds']} s, {kept}"
     lines += [
         "",
         f"`{first['command']}`: seed {listed(seeds)}, "
-        f"{record['meta_steps_run']} meta-steps in {record['training_seconds']} s, "
-        + (
-            f"meta-trained on {train['split']}, the last weights kept"
-            if final
-            else f"weights of step {listed(record['meta_steps_kept'])} kept by validation"
-        )
+        + (trained if record["meta_steps_run"] else "nothing meta-trained")
         + f"; commit `{first['commit']}`; {versions}.",
     ]
     return "\n".join(lines)
@@ -232,6 +233,10 @@ def sentences(found: dict[str, Record]) -> dict[str, str]:
     return texts
 
 
+DATASETS = ("omniglot", "cifar_fs", "wordnet")
+"""Those with a table of all methods."""
+
+
 def tables() -> dict[str, str]:
     """Everything that a page may include, by name."""
     found = records()
@@ -239,7 +244,7 @@ def tables() -> dict[str, str]:
     made |= {name: full(r) for name, r in found.items()}
     made |= {"overview": overview(found), "regression": regression(found)} | methods(found)
     made["chooser"] = chooser(found)
-    made |= {f"methods on {data}": benchmark(found, data) for data in ("omniglot", "cifar_fs")}
+    made |= {f"methods on {data}": benchmark(found, data) for data in DATASETS}
     made |= sentences(found) | made_of_practice(found) | made_of_transfer()
     return made | speed() | selections() | rivals()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from kept import RECORDS, Record, protocol, tasks
@@ -15,7 +16,29 @@ PROTOCOLS = ("inductive", "transductive")
 def made() -> dict[str, str]:
     """By name; nothing where there is no record yet."""
     paths = sorted(RECORDS.glob("meta-transfer-*.json"))
-    return {path.stem: meta_transfer(path) for path in paths}
+    compared = sorted(RECORDS.glob("compare-wordnet-*.json"))
+    return {path.stem: meta_transfer(path) for path in paths} | {
+        "differences on wordnet": differences(compared)
+    }
+
+
+def differences(paths: Sequence[Path]) -> str:
+    """Paired differences by `kshot compare --json`, a row for each method and task."""
+    lines = ["| same tasks | method | minus | difference in points |", "|---|---|---|---|"]
+    for path in paths:
+        found = json.loads(path.read_text())
+        first = found["results"][0]
+        lines += [
+            f"| {tasks(first)}, {protocol(first)} | {d['name']} | {d['reference']} "
+            f"| {100 * d['mean']:+.2f} ± {100 * d['interval']:.2f} |"
+            for d in found["differences"]
+        ]
+    lines += [
+        "",
+        f"{first['episodes']:,} episodes; `{first['command']}` and so on, "
+        f"commit `{first['commit']}`.",
+    ]
+    return "\n".join(lines)
 
 
 def meta_transfer(path: Path) -> str:

@@ -152,8 +152,8 @@ def _confusions(model: FewShotClassifier, found: Inspection) -> str:
         row = "".join(_cell(int(n), i == j) for j, n in enumerate(found.confusion[i].tolist()))
         cells.append(f"<tr><th>{name}</th>{row}</tr>")
     head = "".join(f'<th class="matrix">{name}</th>' for name in names)
-    rows = f"<tr><th></th>{head}</tr>{''.join(cells)}"
-    table = f'<div class="wide"><table class="matrix">{rows}</table></div>'
+    inside = f"<tr><th></th>{head}</tr>{''.join(cells)}"
+    table = f'<div class="wide"><table class="matrix">{inside}</table></div>'
     note = (
         '<p class="note">Rows: the label. Columns: what the others say, each example left out.</p>'
     )

@@ -39,7 +39,8 @@ from kshot.estimators.choice import (
     head_for,
     left_out_scores,
 )
-from kshot.estimators.inputs import Inputs, load
+from kshot.estimators.forms import load
+from kshot.estimators.inputs import Inputs
 from kshot.estimators.model_file import CHARACTERS, read_model, shipped_learner
 from kshot.estimators.ready import Ready, of_names
 from kshot.evaluation.embedding import embed_split, evaluating

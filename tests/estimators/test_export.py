@@ -12,7 +12,8 @@ from torch import nn
 import kshot
 from kshot.errors import ConfigError, MissingExtraError
 from kshot.estimators.export import export_onnx, export_torch, facts_of
-from kshot.estimators.inputs import load, read_inputs
+from kshot.estimators.forms import load
+from kshot.estimators.inputs import read_inputs
 from tests.estimators.test_classifier import blobs
 
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -16,7 +16,7 @@ from kshot.cli.examples import Example, labelled
 from kshot.datasets.tables import number_in
 from kshot.errors import ConfigError, DataError, InputError, KshotError
 from kshot.estimators import FewShotClassifier, FewShotRegressor
-from kshot.estimators.classifier import check_label
+from kshot.estimators.labels import check_label
 from kshot.estimators.leave_out import leave_one_out
 from kshot.estimators.model_file import ENDING
 from kshot.training.config import read_settings

@@ -16,7 +16,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from kshot.errors import ConfigError, InputError
-from kshot.estimators.inputs import Inputs, VectorForm, check_kind, load, read_inputs
+from kshot.estimators.forms import VectorForm, check_kind, load
+from kshot.estimators.inputs import Inputs, read_inputs
 from kshot.estimators.model_file import (
     CHARACTERS,
     ENDING,

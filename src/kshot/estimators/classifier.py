@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -20,15 +20,13 @@ from kshot.estimators.base import AUTO, FewShotEstimator, Learner
 from kshot.estimators.choice import Choice, choose
 from kshot.estimators.confidence import Confidence, estimated, measured
 from kshot.estimators.inputs import Inputs, read_inputs
-from kshot.estimators.model_file import CHARACTERS, labels_as_facts, labels_of
+from kshot.estimators.labels import check_alike, labels_as_facts, labels_of, plain_label
+from kshot.estimators.model_file import CHARACTERS
 from kshot.estimators.ready import Chosen, Ready, has_lite0, of_names, with_head
 from kshot.estimators.support import Support
 from kshot.evaluation.confidence import familiarity
 from kshot.learners import TaskShape
 from kshot.nn.pretrained import LITE0
-
-LONGEST_LABEL = 200
-"""In characters."""
 
 
 def _name_of(encoder: Chosen | nn.Module) -> str:
@@ -36,40 +34,6 @@ def _name_of(encoder: Chosen | nn.Module) -> str:
     if isinstance(encoder, nn.Module):
         return type(encoder).__name__
     return encoder if isinstance(encoder, str) else str(encoder["name"])
-
-
-def _check_alike(labels: Sequence[Any]) -> None:
-    """Raise InputError for labels of several types, or texts that are none to be read."""
-    first = labels[0] if len(labels) else None
-    for label in labels:
-        if label is None:
-            raise InputError("there is a label None: give each example a label, or leave it out.")
-        if isinstance(label, str) != isinstance(first, str):
-            raise InputError(
-                f"the label {label!r} is of another type than {first!r}: labels are all texts, or "
-                "all numbers."
-            )
-        if isinstance(label, str):
-            check_label(label)
-
-
-def _plain(label: Hashable) -> Hashable:
-    """A label of NumPy's as Python's own."""
-    return label.item() if isinstance(label, np.generic) else label
-
-
-def check_label(label: str) -> None:
-    """Raise InputError for a text that is no name of a class."""
-    if not 0 < len(label.strip()) <= LONGEST_LABEL:
-        raise InputError(
-            f"the label {label[:40]!r} has {len(label)} characters: a label has from 1 to "
-            f"{LONGEST_LABEL}."
-        )
-    if not label.isprintable():
-        raise InputError(
-            f"the label {label!r} has characters that cannot be shown, such as the end of a line "
-            "or half a character: call it otherwise."
-        )
 
 
 class Judgement(NamedTuple):
@@ -198,13 +162,13 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         if y is None:
             raise InputError("requires y to be passed, but the target y is None: give the labels.")
         if isinstance(y, (list, tuple)):
-            _check_alike(y)  # NumPy would make texts of numbers that stand among texts
+            check_alike(y)  # NumPy would make texts of numbers that stand among texts
         labels = column_or_1d(y, warn=True)
         if len(labels) != inputs.size:
             raise InputError(
                 f"there are {inputs.size} examples but {len(labels)} labels: give one each."
             )
-        _check_alike(labels.tolist())
+        check_alike(labels.tolist())
         check_classification_targets(labels)
         return np.asarray(labels)
 
@@ -244,7 +208,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             raise InputError(
                 f"there are {len(found)} examples but {len(labels)} labels: give one each."
             )
-        _check_alike([*self.classes_.tolist(), *(v for v in labels if v != self.unknown_label)])
+        check_alike([*self.classes_.tolist(), *(v for v in labels if v != self.unknown_label)])
         right = [a == b for a, b in zip(found.tolist(), labels, strict=True)]
         return float(np.average(right, weights=sample_weight))
 
@@ -316,7 +280,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         check_is_fitted(self)
         inputs = self._inputs(X, fitting=False)
         labels = self._labels(y, inputs)
-        _check_alike([self.classes_.tolist()[0], *labels.tolist()])
+        check_alike([self.classes_.tolist()[0], *labels.tolist()])
         known = {label: i for i, label in enumerate(self.classes_.tolist())}
         for label in labels.tolist():
             known.setdefault(label, len(known))
@@ -330,7 +294,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     def add_class(self, X: Any, label: Hashable) -> Self:
         """Learn a new class from its examples; only these are embedded."""
         check_is_fitted(self)
-        label = _plain(label)
+        label = plain_label(label)
         if label in self.classes_.tolist():
             raise InputError(f"there is a class {label!r}: add to it by add_examples.")
         return self.add_examples(X, [label] * read_inputs(X).size)
@@ -338,7 +302,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     def remove_class(self, label: Hashable) -> Self:
         """Forget a class and its examples."""
         check_is_fitted(self)
-        classes, label = self.classes_.tolist(), _plain(label)
+        classes, label = self.classes_.tolist(), plain_label(label)
         if label not in classes:
             raise InputError(f"there is no class {label!r}: the classes are {classes[:20]}.")
         if len(classes) == 2:

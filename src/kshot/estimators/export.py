@@ -19,7 +19,7 @@ import kshot
 from kshot.errors import ConfigError, MissingExtraError
 from kshot.estimators.base import FewShotEstimator
 from kshot.estimators.classifier import FewShotClassifier
-from kshot.estimators.inputs import Form, TextForm, VectorForm
+from kshot.estimators.forms import Form, TextForm, VectorForm
 from kshot.estimators.regressor import FewShotRegressor
 from kshot.files import atomic
 from kshot.types import Gaussian

@@ -19,9 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -29,7 +27,7 @@ from torch import Tensor
 import kshot
 from kshot.datasets.texts import tokenizer_text
 from kshot.errors import CheckpointError, ConfigError
-from kshot.estimators.inputs import TextForm, form_facts, form_of
+from kshot.estimators.forms import TextForm, form_facts, form_of
 from kshot.estimators.ready import Ready
 from kshot.evaluation.calibration import Calibration
 from kshot.files import atomic
@@ -201,31 +199,3 @@ def damaged(path: Path, why: str) -> CheckpointError:
     return CheckpointError(
         f"{path} is no whole model file ({why}): write it again by `kshot fit`, or copy it again."
     )
-
-
-def labels_as_facts(classes: NDArray[Any]) -> dict[str, Any]:
-    """Labels for a manifest.
-
-    Raises:
-        ConfigError: for labels that are neither texts, numbers nor truth values.
-    """
-    if classes.dtype.kind == "O" and all(isinstance(c, str) for c in classes):
-        classes = classes.astype(str)
-    if classes.dtype.kind not in "Uiufb":
-        raise ConfigError(
-            f"labels such as {classes[0]!r} cannot be kept in a file: use texts or numbers."
-        )
-    return {"classes": classes.tolist(), "labels": classes.dtype.str}
-
-
-def labels_of(manifest: Mapping[str, Any]) -> NDArray[Any]:
-    """The labels of a manifest.
-
-    Raises:
-        ValueError: if they are none.
-    """
-    kind = np.dtype(manifest["labels"])
-    labels = np.array(manifest["classes"])
-    if kind.kind not in "Uiufb" or labels.ndim != 1 or labels.dtype.kind not in (kind.kind, "i"):
-        raise ValueError(f"labels of type {kind}")
-    return labels.astype(kind)

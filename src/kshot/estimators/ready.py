@@ -17,7 +17,8 @@ from torch import nn
 from kshot.datasets.images import is_image
 from kshot.datasets.texts import MINILM
 from kshot.errors import ConfigError, InputError, unknown
-from kshot.estimators.inputs import Form, ImageForm, Inputs, TextForm, VectorForm
+from kshot.estimators.forms import Form, ImageForm, TextForm, VectorForm
+from kshot.estimators.inputs import Inputs
 from kshot.evaluation.calibration import Calibration, read_calibration
 from kshot.learners import MetaLearner, TaskShape, build_learner, learner_class, learner_names
 from kshot.nn.pretrained import (

@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_array, check_consistent_length
 
 from kshot.errors import ConfigError, InputError
 from kshot.estimators.base import AUTO, FewShotEstimator
-from kshot.estimators.inputs import Inputs, check_moderate
+from kshot.estimators.forms import check_moderate
+from kshot.estimators.inputs import Inputs
 from kshot.learners import TaskShape
 from kshot.types import Gaussian
 

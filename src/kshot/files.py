@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
@@ -91,9 +92,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def as_text(path: str | Path) -> str:
-    """A path as people read it, in one line: what cannot be shown stands in it as by repr."""
+    """A path as people read it, in one line: half characters and controls stand in it by number."""
     known = str(path).encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in known)
+    hidden = ("Cc", "Zl", "Zp")
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in hidden else c
+        for c in known
+    )
 
 
 def cannot_write(path: Path, error: OSError) -> CheckpointError:

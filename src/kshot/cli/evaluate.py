@@ -129,6 +129,8 @@ def check_writable(path: Path | None, *read: Path) -> None:
         raise CheckpointError(f"cannot write {path}: choose a folder that you may write to.")
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder: name a file in it.")
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is a device: name a file, or leave it out.")
 
 
 def check_picture(path: Path) -> None:

@@ -56,13 +56,17 @@ def predict(
         raise ConfigError(f"--out {out}: answers are text: name a .csv, .jsonl or .txt file.")
     model = load_model(path, device=device)
     kind = model.ready_.form.kind
+    if columns and sorted(columns) == sorted(model.columns_):
+        columns = model.columns_  # by their names, in whatever order they are told
     examples = unlabelled(sources, label, columns or model.columns_ or None, kind)
     failed = 0
     with ExitStack() as stack:
         stream: TextIO = sys.stdout
         if out is not None:
             stream = stack.enter_context(
-                stack.enter_context(atomic(out)).open("w", encoding="utf-8")
+                stack.enter_context(atomic(out)).open(
+                    "w", encoding="utf-8", errors="backslashreplace"
+                )
             )
         bar = stack.enter_context(_progress())
         task = bar.add_task("predicting", total=None)

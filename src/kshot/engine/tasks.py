@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from kshot.errors import ConfigError
-from kshot.types import Examples, map_features
+from kshot.types import Examples, Features, map_features
 
 Engine = Literal["auto", "loop", "vmap"]
 
@@ -56,14 +56,17 @@ def stack_tasks(trees: Sequence[Tree]) -> Tree:
     return result
 
 
-def choose_engine(asked: Engine, fast: Sequence[Tensor]) -> Literal["loop", "vmap"]:
-    """The engine to run with: as asked, or the faster one for these fast weights.
+def choose_engine(asked: Engine, fast: Sequence[Tensor], x: Features) -> Literal["loop", "vmap"]:
+    """The engine to run with: as asked, or the faster one for these fast weights and inputs.
 
     On a CPU a convolution with one kernel per task is memory-bound, and a loop is 3 times as fast
-    as vmap; small dense networks, and everything on a GPU, gain from vmap.
+    as vmap; small dense networks, and everything on a GPU, gain from vmap. Networks of other
+    packages for texts look at their masks' values, which vmap does not allow.
     """
     if asked != "auto":
         return asked
+    if isinstance(x, dict):
+        return "loop"
     on_cpu = all(p.device.type == "cpu" for p in fast)
     return "loop" if on_cpu and any(p.dim() > 2 for p in fast) else "vmap"
 

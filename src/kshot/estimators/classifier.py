@@ -231,8 +231,12 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             self.confidence_ = Confidence(1.0, None, "nothing: the learner's own probabilities")
 
     def _check_strangers(self, share: float) -> None:
-        if not 0 < share < 1:
+        if not (isinstance(share, (int, float, np.floating)) and 0 < share < 1):
             raise InputError(f"false_accepts={share}: give a share between 0 and 1, such as 0.05.")
+        if not isinstance(plain_label(self.unknown_label), (str, int, float)):
+            raise InputError(
+                f"unknown_label={self.unknown_label!r} is neither a text nor a number."
+            )
         if self.unknown_label in self.classes_.tolist():
             raise InputError(
                 f"{self.unknown_label!r} is a class and what strangers are called: call one of "
@@ -250,7 +254,10 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             "calibrate": self.calibrate,
             "confidence": self.confidence_._asdict(),
             "calibration": None if calibration is None else calibration.as_dict(),
-            "unknown": {"false_accepts": self.false_accepts, "label": self.unknown_label},
+            "unknown": {
+                "false_accepts": None if self.false_accepts is None else float(self.false_accepts),
+                "label": plain_label(self.unknown_label),
+            },
         }
 
     def _restore_facts(self, manifest: Mapping[str, Any]) -> None:
@@ -317,6 +324,5 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
 
     def _relearn(self, support: Support, codes: torch.Tensor, classes: NDArray[Any]) -> None:
         with self.as_it_was():
-            self.support_ = support
+            self.support_, self.classes_ = support, classes
             self._learn(codes, len(classes))
-        self.classes_ = classes

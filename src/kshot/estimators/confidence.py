@@ -20,6 +20,10 @@ FEW = 20
 """Examples below which an estimate from the support alone is little more than a guess."""
 
 
+HUGE = 1e36
+"""Beyond any temperature or threshold."""
+
+
 class Confidence(NamedTuple):
     """How a classifier's logits become probabilities, and when it answers "unknown".
 
@@ -42,7 +46,8 @@ class Confidence(NamedTuple):
         """
         found = Confidence(**values)
         numbers = [found.temperature] + ([] if found.threshold is None else [found.threshold])
-        if not all(isinstance(v, (int, float)) for v in numbers) or not found.temperature > 0:
+        real = all(isinstance(v, (int, float)) and abs(v) < HUGE for v in numbers)
+        if not (real and found.temperature > 1 / HUGE):
             raise ValueError(f"a confidence of {found.temperature!r:.40}, {found.threshold!r:.40}")
         return found
 

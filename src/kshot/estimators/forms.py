@@ -41,6 +41,9 @@ class VectorForm:
     def __post_init__(self) -> None:
         if not is_whole(self.width, 1) or {len(self.mean), len(self.scale)} - {0, self.width}:
             raise ValueError(f"vectors of {self.width!r:.40} numbers")
+        numbers = np.array([*self.mean, *self.scale], dtype=np.float64)
+        if numbers.ndim != 1 or not np.isfinite(numbers).all() or min(self.scale, default=1) <= 0:
+            raise ValueError("means and deviations that are none")
 
     def standardized(self, items: Any) -> VectorForm:
         """The form that gives each column of these vectors mean 0 and deviation 1.
@@ -191,7 +194,14 @@ class TextForm:
             raise ValueError(f"texts of {self.length!r:.40} tokens")
 
     def tensor(self, items: Sequence[str]) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask`, `(examples, length)` each."""
+        """`input_ids` and `attention_mask`, `(examples, length)` each.
+
+        Raises:
+            InputError: for what is no Unicode.
+        """
+        for text in items:
+            if not isinstance(text, str) or text.encode("utf-8", "ignore").decode() != text:
+                raise InputError(f"the text {text!r:.60} has half a character: correct it.")
         return tokenize(items, self.tokenizer, self.length)
 
     def blank(self) -> dict[str, Tensor]:

@@ -113,7 +113,7 @@ def _summary(model: FewShotClassifier, found: Inspection) -> str:
 def _map(model: FewShotClassifier) -> str:
     chosen = model.labels_ < MOST_CLASSES
     features = first_tensor(model.support_.features)[chosen].flatten(1)
-    if len(features) < 5:
+    if len(features.unique(dim=0)) < 5:
         return ""
     small = model.support_.thumbnails
     images = None if small is None else small[chosen].float() / 255

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import ConfigError, InputError
+from kshot.files import as_text
 
 LONGEST_LABEL = 200
 """In characters."""
@@ -41,7 +42,7 @@ def check_label(label: str) -> None:
             f"the label {label[:40]!r} has {len(label)} characters: a label has from 1 to "
             f"{LONGEST_LABEL}."
         )
-    if not label.isprintable():
+    if as_text(label) != label:
         raise InputError(
             f"the label {label!r} has characters that cannot be shown, such as the end of a line "
             "or half a character: call it otherwise."
@@ -71,6 +72,6 @@ def labels_of(manifest: Mapping[str, Any]) -> NDArray[Any]:
     """
     kind = np.dtype(manifest["labels"])
     labels = np.array(manifest["classes"])
-    if kind.kind not in "Uiufb" or labels.ndim != 1 or labels.dtype.kind not in (kind.kind, "i"):
+    if kind.kind not in "Uiufb" or labels.ndim != 1 or labels.dtype.kind not in (kind.kind, *"iu"):
         raise ValueError(f"labels of type {kind}")
     return labels.astype(kind)

@@ -73,6 +73,15 @@ class Support:
             if name.startswith("features.")
         }
         counts = {len(v) for v in [*parts.values(), tensors["labels"]]}
+        small = tensors.get("thumbnails")
+        if small is not None and not (
+            small.dtype == torch.uint8
+            and small.dim() == 4
+            and len(small) in counts
+            and small.shape[1] in (1, 3)
+            and 0 < min(small.shape[2:]) <= max(small.shape[2:]) <= SIDE
+        ):
+            raise CheckpointError(f"thumbnails {tuple(small.shape)} of {small.dtype}")
         if len(counts) != 1 or (names and len(names) not in counts):
             raise CheckpointError(f"examples of {sorted(counts)} and {len(names)} names")
         return Support(

@@ -186,7 +186,7 @@ class InnerLoop(Head):
             present = support.present()
         elif self.reduction == "sum/shot":
             raise EpisodeError("reduction='sum/shot' is for classification: set it to 'mean'.")
-        engine = choose_engine(self.engine, list(self.fast_weights().values()))
+        engine = choose_engine(self.engine, list(self.fast_weights().values()), support.x)
         steps = self.steps if self.training else self.test_steps
         indices, states = [], []
         for index, (part,) in even_groups(support):
@@ -202,7 +202,7 @@ class InnerLoop(Head):
 
     def predict(self, state: FastWeights, x: Features, mask: Tensor | None = None) -> Tensor:
         """Logits `(tasks, queries, way)` or values `(tasks, queries, *values)`."""
-        engine = choose_engine(self.engine, list(state.weights.values()))
+        engine = choose_engine(self.engine, list(state.weights.values()), x)
         queries = unlabelled(x, mask)
         indices, outputs = [], []
         parts = [queries] if state.support is None else [queries, state.support]

@@ -63,8 +63,9 @@ def test_a_table_of_numbers(cli, tmp_path):
     assert [line.split("\t")[1] for line in lines] == [*"aaaabbbbcccc"]
     (tmp_path / "new.csv").write_text("height,width\n5,0\n3,20\n")
     # By the name of the column, not by its place.
-    done = cli("predict", "model.kshot", "new.csv")
-    assert [line.split("\t")[1] for line in done.stdout.splitlines()] == ["a", "c"]
+    for order in ((), ("--column", "height", "--column", "width")):
+        done = cli("predict", "model.kshot", "new.csv", *order)
+        assert [line.split("\t")[1] for line in done.stdout.splitlines()] == ["a", "c"]
 
 
 def test_a_column_of_the_model_is_never_taken_for_the_label(cli, tmp_path):

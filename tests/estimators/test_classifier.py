@@ -233,6 +233,25 @@ def test_a_column_that_is_constant_but_for_rounding():
     assert (model.predict(moved) == model.predict(x)).all()
 
 
+def test_numbers_far_from_zero_are_warned_of():
+    x, y = blobs()
+    far = x + np.array([1e6, 0, 0, 0, 0])
+    with pytest.warns(UserWarning, match="standardize=True"):
+        kshot.FewShotClassifier().fit(far, y)
+    model = kshot.FewShotClassifier(standardize=True).fit(far, y)
+    assert model.score(far, y) > 0.9
+
+
+def test_texts_are_fine_tuned():
+    pytest.importorskip("tokenizers")
+    texts = ["the cat sleeps", "a dog barks", "stocks fell", "the bank raised rates"]
+    method = {"name": "fine_tuning", "fast": "last", "inner_steps": 10}
+    model = kshot.FewShotClassifier(method, "minilm").fit(texts, [0, 0, 1, 1])
+    assert model.predict(texts).tolist() == [0, 0, 1, 1]
+    with pytest.raises(InputError, match="half a character"):
+        model.predict(["\ud800 lone"])
+
+
 def test_columns_are_known_by_their_names(tmp_path):
     x, y = blobs()
     table = pandas.DataFrame(x, columns=[*"abcde"])
@@ -245,11 +264,16 @@ def test_columns_are_known_by_their_names(tmp_path):
         read.predict(table[[*"edcba"]])
 
 
+@pytest.mark.filterwarnings("ignore:the confidence rests")
 def test_strangers_have_a_name_of_their_own():
     x, y = blobs()
     names = np.array(["ant", "bee", "cat", "unknown"])[y]
     with pytest.raises(InputError, match="'unknown' is a class"):
         kshot.FewShotClassifier(false_accepts=0.1).fit(x, names)
+    model = kshot.FewShotClassifier(false_accepts=0.1).fit(x[:18], names[:18])
+    with pytest.raises(InputError, match="'unknown' is a class"):
+        model.add_class(x[18:], "unknown")
+    assert model.classes_.tolist() == ["ant", "bee", "cat"]
 
 
 def test_other_inputs_than_fitted_on():

@@ -102,6 +102,12 @@ def test_a_table_of_one_column_has_a_map(tmp_path):
     assert "How the learner sees" in (tmp_path / "page.html").read_text()
 
 
+def test_equal_rows_have_no_map(tmp_path):
+    model = kshot.FewShotClassifier().fit(np.full((5, 1), 3.0), [0, 1, 0, 1, 0])
+    write_inspection(model, tmp_path / "page.html", "equal")
+    assert "How the learner sees" not in (tmp_path / "page.html").read_text()
+
+
 def test_what_cannot_be_inspected(cli, tmp_path, monkeypatch):
     x, y = blobs()
     kshot.FewShotRegressor().fit(x, 1.0 * y).save(tmp_path / "r.kshot")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from io import TextIOWrapper
@@ -363,6 +364,9 @@ def main() -> None:
 
         if isinstance(error, KshotError):
             typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+            sys.exit(2)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            typer.secho(f"error: {error.strerror}: free some.", err=True, fg=typer.colors.RED)
             sys.exit(2)
         first = (str(error).splitlines() or [""])[0]
         typer.secho(

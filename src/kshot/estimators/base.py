@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
@@ -192,6 +194,8 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         if embedded is None or not self.learner_.pointwise:
             embedded = self._supported(inputs)
         self.support_ = embedded
+        if isinstance(self.ready_.form, VectorForm) and not self.ready_.form.mean:
+            _warn_of_offsets(np.asarray(inputs.items, dtype=np.float64))
         self._learn(y, self._way)
 
     def _standardized(self, ready: Ready, inputs: Inputs) -> Ready:
@@ -256,6 +260,21 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
                     "what the model was fitted on."
                 )
             yield output
+
+
+FAR = 1000
+"""Times the spread of vectors: their distance from 0 from which 32 bits blur their differences."""
+
+
+def _warn_of_offsets(x: NDArray[np.float64]) -> None:
+    middle = x.mean(0)
+    spread = np.sqrt(((x - middle) ** 2).sum(1).mean())
+    if np.linalg.norm(middle) > FAR * spread > 0:
+        warnings.warn(
+            "the numbers are far from 0 beside their differences, which 32 bits may blur: give "
+            "standardize=True, or take their mean off.",
+            stacklevel=4,
+        )
 
 
 def _fitting(ready: Ready, inputs: Inputs) -> Ready:

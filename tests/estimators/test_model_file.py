@@ -197,13 +197,42 @@ def more_classes(path):
     rewritten(path, lambda m: m.update(classes=[*m["classes"], 99]))
 
 
-def no_number(path):
+def with_support(path, change):
+    """The file with the support's tensors changed in place, and checksums that are right."""
     with zipfile.ZipFile(path) as file:
         tensors = safetensors.torch.load(file.read("support.safetensors"))
-    tensors["features"] = tensors.pop("features.") * float("nan")
-    data = safetensors.torch.save({"features.": tensors.pop("features"), **tensors})
+    change(tensors)
+    data = safetensors.torch.save(tensors)
     with_sum = {"support.safetensors": hashlib.sha256(data).hexdigest()}
     rewritten(path, lambda m: m["sha256"].update(with_sum), **{"support.safetensors": data})
+
+
+def no_number(path):
+    with_support(path, lambda t: t.update({"features.": t["features."] * float("nan")}))
+
+
+def other_type(path):
+    with_support(path, lambda t: t.update({"features.": t["features."].double()}))
+
+
+def odd_task(path):
+    rewritten(path, lambda m: m["task_shape"].update(x_shape="ab"))
+
+
+def cut_labels(path):
+    rewritten(path, lambda m: m.update(labels="<U1"))
+
+
+def line_in_label(path):
+    rewritten(path, lambda m: m.update(classes=["a\nb", *m["classes"][1:]]))
+
+
+def more_columns(path):
+    rewritten(path, lambda m: m.update(columns=["a"]))
+
+
+def odd_share(path):
+    rewritten(path, lambda m: m["unknown"].update(false_accepts="a"))
 
 
 @pytest.mark.parametrize(
@@ -228,6 +257,12 @@ def no_number(path):
         (bomb, "is packed"),
         (fewer_classes, "no whole model file"),
         (odd_labels, "labels of type object"),
+        (other_type, "no whole model file"),
+        (odd_task, "tasks of TaskShape"),
+        (cut_labels, "labels that are not of type <U1"),
+        (line_in_label, "end of a line"),
+        (more_columns, "1 columns for vectors of 5"),
+        (odd_share, "false_accepts=a"),
         (other_shape, "does not fit its own recipe"),
         (no_estimator, "FewShotClassifier or FewShotRegressor"),
     ],
@@ -236,6 +271,38 @@ def test_harmed_files_are_refused(fitted, harm, says):
     _, path = fitted
     harm(path)
     with pytest.raises(CheckpointError, match=says):
+        kshot.load_model(path)
+
+
+@pytest.mark.parametrize("size", [27, 29])
+def test_images_of_another_size_than_were_kept(tmp_path, size):
+    x, y = pictures()
+    path = tmp_path / "m.kshot"
+    kshot.FewShotClassifier().fit(x, y).save(path)
+    rewritten(path, lambda m: m["inputs"].update(size=size))
+    with pytest.raises(CheckpointError, match="no whole model file"):
+        kshot.load_model(path)
+
+
+@pytest.mark.parametrize(
+    "values", [{"mean": []}, {"scale": [0.0]}, {"mean": [float("nan")]}, {"scale": ["a"]}]
+)
+def test_values_that_cannot_be_scaled_back(tmp_path, values):
+    x, y = blobs()
+    path = tmp_path / "m.kshot"
+    kshot.FewShotRegressor().fit(x, y).save(path)
+    rewritten(path, lambda m: m["values"].update(values))
+    with pytest.raises(CheckpointError, match="no whole model file"):
+        kshot.load_model(path)
+
+
+@pytest.mark.parametrize("change", [{"source": float("nan")}, {"ways": [5, 2, 10, 20]}])
+def test_a_calibration_that_is_none(tmp_path, change):
+    x, y = pictures()
+    path = tmp_path / "m.kshot"
+    kshot.FewShotClassifier().fit(x, y).save(path)
+    rewritten(path, lambda m: m["calibration"].update(change))
+    with pytest.raises(CheckpointError, match="calibration is damaged"):
         kshot.load_model(path)
 
 

@@ -143,14 +143,28 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _check_features(self) -> None:
         """Raise ValueError where the encoder makes others than were kept."""
-        made = self._features(self.ready_.form.blank())
-        kept = self.support_.features
-        shapes = [{k: v.shape[1:] for k, v in parts_of(x).items()} for x in (made, kept)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"features {shapes[1]} of an encoder that makes {shapes[0]}")
+        blank = self.ready_.form.blank()
+        made, kept, small = self._features(blank), self.support_.features, self.support_.thumbnails
+        if small is not None and (
+            not isinstance(blank, Tensor) or thumbnails(blank).shape[1:] != small.shape[1:]
+        ):
+            raise ValueError(f"thumbnails {tuple(small.shape)} for inputs of another size")
+        kinds = [
+            {k: (tuple(v.shape[1:]), v.dtype) for k, v in parts_of(x).items()} for x in (made, kept)
+        ]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"features {kinds[1]} of an encoder that makes {kinds[0]}")
 
     def name_columns(self, names: Sequence[str]) -> None:
         """Say which columns of a table the examples are; scikit-learn then compares those of X."""
+        if (
+            names
+            and isinstance(self.ready_.form, VectorForm)
+            and len(names) != self.ready_.form.width
+        ):
+            raise ValueError(
+                f"{len(names)} columns for vectors of {self.ready_.form.width} numbers"
+            )
         self.columns_ = list(names)
         if names and isinstance(self.ready_.form, VectorForm):
             self.feature_names_in_ = np.array(names, dtype=object)

@@ -275,6 +275,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             self.confidence_ = Confidence.of_dict(manifest["confidence"])
             self.false_accepts = manifest["unknown"]["false_accepts"]
             self.unknown_label = manifest["unknown"]["label"]
+            if self.false_accepts is not None:
+                self._check_strangers(self.false_accepts)
 
     def _default(self, inputs: Inputs) -> str | None:
         return CHARACTERS if inputs.kind == "images" else super()._default(inputs)

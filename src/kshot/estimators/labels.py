@@ -74,4 +74,8 @@ def labels_of(manifest: Mapping[str, Any]) -> NDArray[Any]:
     labels = np.array(manifest["classes"])
     if kind.kind not in "Uiufb" or labels.ndim != 1 or labels.dtype.kind not in (kind.kind, *"iu"):
         raise ValueError(f"labels of type {kind}")
-    return labels.astype(kind)
+    found = labels.astype(kind)
+    if found.tolist() != labels.tolist():  # such as texts that the type cuts
+        raise ValueError(f"labels that are not of type {kind}")
+    check_alike(found.tolist())
+    return found

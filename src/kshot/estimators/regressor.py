@@ -105,6 +105,13 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
         self.mean_, self.scale_ = (
             torch.tensor(values[name], dtype=torch.float64) for name in ("mean", "scale")
         )
+        shape = self.ready_.shape.y_shape
+        if not (
+            self.mean_.shape == self.scale_.shape == shape
+            and self.mean_.isfinite().all()
+            and (self.scale_.isfinite() & (self.scale_ > 0)).all()
+        ):
+            raise ValueError(f"means and deviations that are none, of values {shape}")
         self._flat = bool(values["flat"])
 
     def _default_head(self, inputs: Inputs) -> str:

@@ -20,7 +20,7 @@ from kshot.errors import CheckpointError, ConfigError, EpisodeError
 from kshot.evaluation.confidence import familiarity, fit_temperature
 from kshot.evaluation.embedding import device_of, embedded, evaluating
 from kshot.learners.base import MetaLearner
-from kshot.types import Episode, Examples, map_features
+from kshot.types import Episode, Examples, is_whole, map_features
 
 WAYS, SHOTS = (2, 5, 10, 20), (1, 2, 5, 10)
 """Where a learner is calibrated, as far as it and the data allow."""
@@ -114,8 +114,14 @@ class Calibration:
             wrong = made.temperatures.shape != shape or made.known.shape != (*shape, 101)
             if wrong or made.strangers.shape != made.known.shape:
                 raise ValueError(f"tables of {made.known.shape} for {shape}")
-            if not (made.temperatures > 0).all() or not np.isfinite(made.known).all():
+            real = all(np.isfinite(grid).all() for grid in grids.values())
+            if not real or min(made.temperatures.flat, default=0) <= 0:
                 raise ValueError("impossible values")
+            for points in (made.ways, made.shots):
+                if not all(is_whole(p, 1) for p in points) or sorted(set(points)) != list(points):
+                    raise ValueError(f"a grid of {points!r:.60}")
+            if not isinstance(made.source, str):
+                raise ValueError(f"a source {made.source!r:.60}")
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"a calibration is damaged ({error}): measure it again."

@@ -27,6 +27,7 @@ from kshot.learners import MetaLearner, TaskShape
 from kshot.training.build import make_learner
 from kshot.training.config import RunConfig, validate
 from kshot.training.state import Row, read_words, save_tensors
+from kshot.types import is_whole
 
 FORMAT = 2
 """Of the run folder; a greater number means a newer kshot."""
@@ -265,14 +266,22 @@ def load_run(folder: str | Path) -> Run:
 
 
 def shape_of(fields: Mapping[str, Any]) -> TaskShape:
-    """The shape of tasks as a file has it."""
-    return TaskShape(
+    """The shape of tasks as a file has it.
+
+    Raises:
+        ValueError: if its numbers are none.
+    """
+    shape = TaskShape(
         tuple(fields["x_shape"]),
         fields["way"],
         fields["length"],
         tuple(fields["y_shape"]),
         fields.get("classes", 0),
     )
+    numbers = (*shape.x_shape, shape.way, shape.length, *shape.y_shape, shape.classes)
+    if not all(is_whole(number, 0) for number in numbers):
+        raise ValueError(f"tasks of {shape!r:.100}")
+    return shape
 
 
 def check_fit(path: Path, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

@@ -338,7 +338,7 @@ def test_an_interrupt_of_another_command_says_that_nothing_was_kept(cli, monkeyp
     monkeypatch.setattr(listing, "_version", lambda package: signal.raise_signal(signal.SIGINT))
     result = cli("env")
     assert result.returncode == 130
-    assert result.stderr == "interrupted: nothing was kept; give the command again.\n"
+    assert result.stderr == "interrupted: no file was written; give the command again.\n"
 
 
 def test_interrupt_keeps_what_was_learned_and_tells_how_to_go_on(tmp_path):

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import shlex
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -150,7 +153,11 @@ def test_strangers(cli, tmp_path):
         (["hollow/dog", "--label", "kind"], "are for tables"),
         (["one.csv"], "has 1 class, 'x'"),
         (["rows.csv"], "has no rows"),
-        (["labels.jsonl"], "labels.jsonl:2: the label [1] is neither a text nor a number"),
+        (["labels.jsonl"], "labels.jsonl:2: the label [1] is neither a text nor a finite"),
+        (["endless.jsonl"], "endless.jsonl:2: the label inf is neither a text nor a finite"),
+        (["huge.csv"], "huge.csv, line 3: a is 1e+300"),
+        (["thousands.csv"], "nothing between thousands"),
+        (["t.csv", "--out", "m" * 250 + ".kshot"], "the name is too long"),
     ],
 )
 def test_bad_input_is_one_line(cli, tmp_path, arguments, says):
@@ -159,6 +166,9 @@ def test_bad_input_is_one_line(cli, tmp_path, arguments, says):
     (tmp_path / "one.csv").write_text("a,label\n1,x\n2,x\n")
     (tmp_path / "rows.csv").write_text("a,label\n")
     (tmp_path / "labels.jsonl").write_text('{"a": 1, "label": 1}\n{"a": 2, "label": [1]}\n')
+    (tmp_path / "endless.jsonl").write_text('{"a": 1, "label": 1}\n{"a": 2, "label": 1e400}\n')
+    (tmp_path / "huge.csv").write_text("a,label\n1,x\n1e300,y\n")
+    (tmp_path / "thousands.csv").write_text('a,label\n"1,500",x\n"1,600",y\n')
     for folder in ("empty", "hollow/cat", "hollow/dog", "single/cat"):
         (tmp_path / folder).mkdir(parents=True)
     for name in ("hollow/dog/1.png", "single/cat/1.png", "single/cat/2.png"):
@@ -189,7 +199,33 @@ def test_one_bad_row_does_not_stop_the_others(cli, tmp_path):
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [a.get("label") for a in answers] == ["a", None, None, "c"]
     assert done.stderr.splitlines()[0].startswith("new.csv, line 3: width is 'wide'")
+    assert done.stderr.splitlines()[1].startswith("new.csv, line 4: width is 1e+300")
     assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_reader_that_leaves_early_ends_the_work(cli, tmp_path):
+    (tmp_path / "t.csv").write_text(NUMBERS)
+    assert cli("fit", "t.csv").returncode == 0
+    rows = [f"{i},5" for i in range(20_000)] + ["not a number,5"]
+    (tmp_path / "new.csv").write_text("\n".join(["width,height", *rows]))
+    kshot_ = f"{shlex.quote(sys.executable)} -m kshot predict model.kshot new.csv"
+    command = f"{kshot_} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert (done.returncode, done.stderr) == (0, "")  # the last row was never asked for
+
+
+def test_inputs_of_another_kind(cli, tmp_path):
+    (tmp_path / "t.csv").write_text(NUMBERS)
+    assert cli("fit", "t.csv").returncode == 0
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    done = cli("predict", "model.kshot", "t.parquet")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "t.parquet is no table (.csv, .tsv, .jsonl), but this model takes vectors.\n"
+    )
 
 
 def test_labels_of_json_that_are_one_number_are_one_label(cli, tmp_path):
@@ -211,6 +247,7 @@ def test_a_file_is_not_replaced_by_what_is_made_of_it(cli, digits, tmp_path):
         ("predict model.kshot t.csv --out t.csv", "would be replaced"),
         ("predict model.kshot t.csv", "has 2 columns"),
         ("predict model.kshot t.csv --column width", "takes images"),
+        ("predict model.kshot new --column width", "are for tables, but new is none"),
         ("predict model.kshot new --json --csv", "choose one"),
     ):
         done = cli(*arguments.split())

@@ -53,7 +53,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.secho("interrupted: nothing was kept; give the command again.", err=True)
+            typer.secho("interrupted: no file was written; give the command again.", err=True)
             raise typer.Exit(INTERRUPTED) from None
 
 

@@ -108,6 +108,10 @@ def _name(learner: MetaLearner, request: Request) -> str:
     return f"{name}, {steps} step{'s' if steps != 1 else ''}"
 
 
+LONGEST_NAME = 240
+"""Of a file, in bytes: file systems take 255, and while it is written its name is longer."""
+
+
 def check_writable(path: Path | None, *read: Path) -> None:
     """Raise an error if a file cannot be written there, before anything is computed.
 
@@ -127,6 +131,10 @@ def check_writable(path: Path | None, *read: Path) -> None:
     home = next(parent for parent in path.absolute().parents if parent.exists())
     if not (home.is_dir() and os.access(home, os.W_OK)):
         raise CheckpointError(f"cannot write {path}: choose a folder that you may write to.")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise CheckpointError(
+            f"cannot write {path.name[:40]}...: the name is too long, choose a shorter one."
+        )
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder: name a file in it.")
     if path.exists() and not path.is_file():

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kshot.datasets.images import FORMATS, is_image
-from kshot.datasets.tables import choose_columns, is_table, rows_of
+from kshot.datasets.tables import Columns, Row, choose_columns, is_table, rows_of
 from kshot.errors import ConfigError, DataError
+from kshot.estimators.forms import LARGEST
 from kshot.estimators.inputs import Kind
 from kshot.files import as_text
 
@@ -112,6 +113,9 @@ def unlabelled(
             yield from (Example(as_text(image), image) for image in images)
         elif is_table(path):
             yield from _of_table(path, label, columns, kind)
+        elif path.is_file() and kind != "images":
+            why = f"{path} is no table (.csv, .tsv, .jsonl), but this model takes {kind}."
+            yield Example(as_text(path), DataError(why))
         elif path.is_file():
             yield Example(as_text(path), path)
         else:
@@ -146,6 +150,7 @@ def _of_table(
     for row in chain(first, rows):
         try:
             value = chosen.value(path, row)
+            _check_moderate(path, row, chosen, value)
         except DataError as error:
             if required:
                 raise
@@ -158,6 +163,16 @@ def _of_table(
                 f"{path}, line {row.line}: {label} is empty: label it, or leave it out."
             )
         yield Example(f"{as_text(path)}:{row.line}", value, cell, chosen.names)
+
+
+def _check_moderate(path: Path, row: Row, columns: Columns, value: Any) -> None:
+    """Raise DataError for numbers that are too great."""
+    for name, number in zip(columns.names, value, strict=True) if columns.numbers else ():
+        if abs(number) > LARGEST:
+            raise DataError(
+                f"{path}, line {row.line}: {name} is {number:.3g}: numbers are to be from "
+                f"{-LARGEST:.0e} to {LARGEST:.0e}; scale the column, or leave the row out."
+            )
 
 
 def _beside(table: Path, name: str) -> str:

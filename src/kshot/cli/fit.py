@@ -107,8 +107,10 @@ def _with_options(kind: str, name: str | None, options: dict[str, Any]) -> Any:
 def _label(example: Example) -> str:
     """The label as a text; 1 and 1.0 are one label."""
     label = example.label
-    if not isinstance(label, (str, int, float)):
-        raise DataError(f"{example.name}: the label {label!r:.40} is neither a text nor a number.")
+    if not isinstance(label, str) and number_in(label) is None:
+        raise DataError(
+            f"{example.name}: the label {label!r:.40} is neither a text nor a finite number."
+        )
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     try:

@@ -9,10 +9,15 @@ from typing import Any, TextIO
 
 
 class Output:
-    """A stream that falls silent, instead of raising, once nobody reads it."""
+    """A stream that falls silent, instead of raising, once nobody reads it.
+
+    Attributes:
+        read: whether somebody does, as far as is known.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.read = True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -33,6 +38,7 @@ class Output:
         try:
             yield
         except BrokenPipeError:
+            self.read = False
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)

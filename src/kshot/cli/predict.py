@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kshot.cli.evaluate import check_writable
 from kshot.cli.examples import Example, unlabelled
 from kshot.datasets.images import is_image
+from kshot.datasets.tables import is_table
 from kshot.errors import ConfigError, DataError, KshotError
 from kshot.estimators import FewShotClassifier, FewShotRegressor, load_model
 from kshot.estimators.model_file import ENDING
@@ -54,6 +55,8 @@ def predict(
     check_writable(out, path, *map(Path, sources))
     if out is not None and (is_image(out.name) or out.suffix == ENDING):
         raise ConfigError(f"--out {out}: answers are text: name a .csv, .jsonl or .txt file.")
+    if (label or columns) and not any(is_table(Path(source)) for source in sources):
+        raise ConfigError(f"--label and --column are for tables, but {sources[0]} is none.")
     model = load_model(path, device=device)
     kind = model.ready_.form.kind
     if columns and sorted(columns) == sorted(model.columns_):
@@ -75,6 +78,9 @@ def predict(
             for answer in _answers(model, chunk):
                 write(answer)
                 failed += "error" in answer
+            stream.flush()
+            if not getattr(stream, "read", True):  # as after `| head`
+                break
             bar.update(task, advance=len(chunk))
     return failed
 

@@ -116,6 +116,8 @@ def whole_image(opened: Image.Image) -> Image.Image:
     Raises:
         UnreadableError: if it is cut short, has too many pixels, or several frames.
     """
+    if not opened.width * opened.height:
+        raise UnreadableError(f"{opened.width} x {opened.height} pixels are none")
     if opened.width * opened.height > MAX_PIXELS:
         raise UnreadableError(f"{opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,}")
     if (frames := getattr(opened, "n_frames", 1)) > 1:

@@ -184,7 +184,10 @@ def choose_columns(
     for name in texts:
         cell = str(rows[0].cells.get(name))
         if "," in cell and number_in(cell.replace(",", ".")) is not None:
-            raise DataError(f"{path}: {name} is {cell!r}: write numbers with a decimal point.")
+            raise DataError(
+                f"{path}: {name} is {cell!r}: write numbers with a decimal point and "
+                "nothing between thousands."
+            )
     if texts and len(names) > 1:
         raise ConfigError(
             f"{path} has columns of texts ({', '.join(texts[:4])}) among {len(names)}: name the "

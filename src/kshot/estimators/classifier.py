@@ -312,7 +312,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         """Forget a class and its examples."""
         check_is_fitted(self)
         classes, label = self.classes_.tolist(), plain_label(label)
-        if label not in classes:
+        if not isinstance(label, Hashable) or label not in classes:
             raise InputError(f"there is no class {label!r}: the classes are {classes[:20]}.")
         if len(classes) == 2:
             raise InputError(f"without {label!r} there would be 1 class; 2 are needed.")

@@ -139,8 +139,8 @@ def _opened(item: Any) -> Image.Image:
         return Image.fromarray(item)
     try:
         return open_image(Path(item).read_bytes())
-    except OSError as error:
-        raise UnreadableError(str(error.strerror or error)) from error
+    except (OSError, ValueError) as error:  # ValueError: a character that no path has
+        raise UnreadableError(str(getattr(error, "strerror", None) or error)) from error
 
 
 COLOURFUL = 40

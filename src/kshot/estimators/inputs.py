@@ -73,7 +73,7 @@ def read_inputs(x: Any) -> Inputs:
 def _check_several(x: Any) -> None:
     if isinstance(x, (str, bytes, Path, Image.Image)):
         raise InputError(f"X is one example, {shown(x)}: give a list of examples, such as [x].")
-    if isinstance(x, (list, tuple)) and not x:
+    if (isinstance(x, (list, tuple)) and not x) or getattr(x, "shape", ())[:1] == (0,):
         raise InputError("there are no examples: give at least one.")
     if isinstance(x, (Iterator, set, frozenset, dict)) and not hasattr(x, "shape"):
         raise InputError(f"X is of type {type(x).__name__}: give a list, tuple or array.")

@@ -1,6 +1,7 @@
 """`FewShotClassifier`: what goes in, what comes out, and what is refused."""
 
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,9 @@ def test_one_answer_does_not_depend_on_the_others():
         (np.zeros((2, 4)), ["a", "b" * 10_000], "10000 characters"),
         (np.zeros((2, 4)), None, "requires y"),
         ([], [], "no examples"),
+        (np.zeros((0, 28, 28)), [], "no examples"),
+        ([Path("a\0.png"), Path("b.png")], [0, 1], "cannot be used as an image"),
+        ([Image.new("L", (0, 5))] * 2, [0, 1], "0 x 5 pixels"),
         ("a.png", ["a"], "X is one example, 'a.png': give a list"),
         (Path("a.png"), ["a"], "X is one example"),
         (Image.new("L", (9, 9)), ["a"], "X is one example, of type Image"),
@@ -290,6 +294,16 @@ def test_what_has_to_be_trained_is_refused(name):
     x, y = blobs()
     with pytest.raises(ConfigError, match=r"meta-train it|is for regression|SNAIL"):
         kshot.FewShotClassifier(name).fit(x, y)
+
+
+@pytest.mark.parametrize("learner", ["protonet", "rfs"])
+def test_one_example_of_each_of_many_classes_is_nothing_to_warn_of(learner):
+    x, _ = blobs(8, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = kshot.FewShotClassifier(learner).fit(x, np.arange(len(x)))
+    with pytest.raises(InputError, match="there is no class"):
+        model.remove_class(np.array([1, 2]))
 
 
 def test_a_transductive_learner_is_refused():

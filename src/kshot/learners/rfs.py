@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -42,7 +45,8 @@ class LogisticHead(Head):
         for task in range(support.tasks):
             rows = real[task]
             fitted = LogisticRegression(C=1 / self.penalty, max_iter=1000, tol=1e-8)
-            fitted.fit(x[task, rows], y[task, rows])
+            with few_examples():
+                fitted.fit(x[task, rows], y[task, rows])
             rule = np.concatenate([fitted.coef_, fitted.intercept_[:, None]], 1)
             if len(fitted.classes_) == 2:  # one row speaks for both
                 rule = np.concatenate([-rule / 2, rule / 2])
@@ -53,6 +57,14 @@ class LogisticHead(Head):
         """Logits `(tasks, queries, way)`."""
         logits = F.normalize(x, dim=-1) @ state.weights[:, :-1] + state.weights[:, -1:]
         return masked_logits(logits, state.present)
+
+
+@contextmanager
+def few_examples() -> Iterator[None]:
+    """Without scikit-learn's doubt that labels of few examples each may be values."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        yield
 
 
 class RFS(TransferLearner):

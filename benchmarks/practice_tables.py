@@ -82,7 +82,7 @@ def ranker() -> str:
 def ranker_in_words() -> str:
     """What to expect of `auto`."""
     refined = json.loads((RECORDS / "ranker.json").read_text())["refined"]
-    gains = {k: f"{100 * r['gain']:+.1f} ± {100 * r['interval']:.1f}" for k, r in refined.items()}
+    gains = {k: f"{100 * r['gain']:+z.1f} ± {100 * r['interval']:.1f}" for k, r in refined.items()}
     by_kind = ", ".join(f"{gain} for {kind}" for kind, gain in gains.items() if kind != "all")
     return (
         f"On {refined['all']['tasks']:,} tasks of classes that it was not fitted on, its choice "

@@ -88,9 +88,8 @@ def worker_of(process):
 
 def begin(folder, *arguments):
     command = [sys.executable, "-m", "kshot", "train", *TRAIN, *arguments, "--workers", "2"]
-    return subprocess.Popen(
-        [*command, "--out", "run"], cwd=folder, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*command, "--out", "run"], cwd=folder, text=True, **pipes)
 
 
 @needs_proc
@@ -129,8 +128,9 @@ def test_a_worker_that_hangs_does_not_keep_a_signal_away(tmp_path):
     os.kill(worker_of(process), signal.SIGSTOP)
     assert not (run / "checkpoint.safetensors").exists()
     process.terminate()
-    process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=30)
     assert process.returncode == 130
+    assert "kshot train --resume run --workers 2" in out
     assert (run / "checkpoint.safetensors").exists()
 
 

@@ -105,6 +105,7 @@ def train(
     if interrupted:
         if _begun(folder):
             again = f"kshot train --resume {shlex.quote(str(folder))}"
+            again += f" --workers {workers}" if workers > 1 else ""
             console.print(f"interrupted; go on with: {again}", markup=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
     if outcome.results:

@@ -40,3 +40,19 @@ def test_meta_training_names_the_layer_and_first_order_works():
     first = kshot.MAML(attention_net(), first_order=True, engine="loop")
     history = kshot.meta_train(first, data, way=3, query=2, steps=2, progress=False)
     assert history.steps == 2
+
+
+def test_another_failure_of_a_learner_with_an_encoder_keeps_its_own_words():
+    """The head's network takes features: probing it with raw inputs would fail in its own way."""
+
+    class Broken(nn.Linear):
+        def forward(self, z):
+            if z.requires_grad:
+                raise RuntimeError("the true cause")
+            return super().forward(z)
+
+    learner = kshot.ANIL(kshot.nn.MLP(8, hidden=(4,)), features=4, way=3, engine="loop")
+    learner.head.net = Broken(4, 3)
+    data = kshot.Dataset.from_arrays(torch.randn(60, 8), [i % 6 for i in range(60)])["test"]
+    with pytest.raises(RuntimeError, match="the true cause"):
+        kshot.meta_train(learner, data, way=3, query=2, steps=1, progress=False)

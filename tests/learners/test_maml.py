@@ -217,3 +217,44 @@ def test_an_unknown_adapter_is_refused_by_name():
     net = nn.Sequential(kshot.nn.MLP(8), nn.Linear(40, 4))
     with pytest.raises(ConfigError, match="did you mean 'lora'"):
         kshot.MAML(net, fast="loras")
+
+
+def test_a_wider_net_is_told_by_its_output_not_by_the_order_of_its_layers():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.first = nn.Linear(16, 3), nn.Linear(8, 16)
+
+        def forward(self, x):
+            return self.last(self.first(x))
+
+    support = kshot.Examples(torch.randn(1, 5, 8), torch.arange(5)[None], way=5)
+    for steps in (0, 1):
+        learner = kshot.MAML(Backwards(), inner_steps=steps).eval()
+        with pytest.raises(EpisodeError, match="network ends in 3 outputs"):
+            learner.adapt(support)(support.x)
+
+
+@pytest.mark.parametrize("steps", [1.5, True, -1])
+def test_inner_steps_are_whole_numbers(steps):
+    with pytest.raises(ConfigError, match="whole number that is not negative"):
+        kshot.MAML(net(), inner_steps=steps)
+
+
+def test_a_network_with_nothing_to_move_is_refused():
+    for empty in (nn.ReLU(), nn.Linear(8, 3).requires_grad_(False)):
+        for cls in (kshot.MAML, kshot.Reptile):
+            with pytest.raises(ConfigError, match="no weights that a task may move"):
+                cls(empty)
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_one_example_is_not_normalised_by_itself(engine):
+    """Its own statistics would make the answer the same for whatever it is."""
+    model = nn.Sequential(nn.Linear(8, 6), kshot.nn.BatchNorm(6), nn.Linear(6, 3)).double()
+    learner = kshot.MAML(model, engine=engine).eval()
+    e = episode(tasks=2)
+    predict = learner.adapt(e.support)
+    with pytest.raises(EpisodeError, match="one example here"):
+        predict(e.query.x[:, :1])
+    assert predict(e.query.x[:, :2]).shape == (2, 2, 3)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import kshot
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, EpisodeError
 from kshot.learners.matching import Memory
 from kshot.testing import gaussians
 
@@ -123,6 +123,7 @@ def test_a_cold_temperature_keeps_a_gradient():
     [
         ({"temperature": 0.0}, "greater than 0"),
         ({"temperature": -1.0}, "greater than 0"),
+        ({"temperature": 1e-40}, "at least"),
         ({"temperature": float("inf")}, "finite"),
         ({"temperature": math.inf}, "finite"),
         ({"fce": True}, "features"),
@@ -137,3 +138,8 @@ def test_impossible_options(options, says):
 def test_tables_tell_full_context_apart():
     assert kshot.MatchingNet(nn.Identity(), fce=True, features=4).title == "MatchingNet, FCE"
     assert kshot.MatchingNet(nn.Identity()).title == "MatchingNet"
+
+
+def test_full_context_of_another_size_than_the_encoders_is_refused():
+    with pytest.raises(EpisodeError, match="8 features, but this MatchingNet was built for"):
+        kshot.MatchingNet(nn.Identity(), fce=True, features=6).adapt(episode().support)

@@ -2,11 +2,13 @@
 
 import math
 
+import pytest
 import torch
 from torch import nn
 
 import kshot
 from kshot.engine import SGD, adapt_weights
+from kshot.errors import ConfigError
 from kshot.learners.meta_lstm import LSTMRule, preprocess
 from kshot.testing import gaussians
 
@@ -72,3 +74,13 @@ def test_an_open_forget_gate_and_a_constant_input_gate_are_gradient_descent():
     start = {"w": torch.tensor([1.0, -2.0], dtype=torch.float64)}
     by_rule = adapt_weights(loss, start, rule, 4)["w"]
     assert torch.allclose(by_rule, adapt_weights(loss, start, SGD(0.1), 4)["w"])
+
+
+def test_the_order_matters_where_mini_batches_are_drawn():
+    assert kshot.MetaLSTM(net()).order_free
+    assert not kshot.MetaLSTM(net(), inner_batch=2).order_free
+
+
+def test_an_lstm_without_units_is_refused():
+    with pytest.raises(ConfigError, match="at least 1 unit"):
+        kshot.MetaLSTM(net(), hidden=0)

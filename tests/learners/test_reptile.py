@@ -135,3 +135,19 @@ def test_one_query_at_a_time_shares_the_supports_batch():
 def test_impossible_options(options, says):
     with pytest.raises(ConfigError, match=says):
         kshot.Reptile(net(), **options)
+
+
+def test_lasting_moments_know_an_adapters_weights():
+    learner = kshot.Reptile(net(), lasting_moments=True, fast={"name": "lora", "rank": 2})
+    loss = learner.loss(episode())
+    loss.backward()
+    assert loss > 0
+    assert learner.head.rule.count == learner.head.steps
+
+
+def test_each_query_alone_draws_its_own_dropout():
+    dropped = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.Linear(16, 3))
+    learner = kshot.Reptile(dropped, normalization="single", test_steps=1).train()
+    e = episode(tasks=1)
+    same = e.query.x[:, :1].expand(-1, 8, -1)
+    assert len(learner.adapt(e.support)(same)[0].unique(dim=0)) > 1

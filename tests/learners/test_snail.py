@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import kshot
-from kshot.errors import EpisodeError
+from kshot.errors import ConfigError, EpisodeError
 from kshot.learners.snail import AttentionBlock, DenseBlock, SnailHead
 from kshot.testing import gaussians
 
@@ -74,3 +74,28 @@ def test_a_sequence_of_values_gives_values():
     longer = kshot.Examples(torch.randn(3, 7, 1), torch.randn(3, 7, 2))
     with pytest.raises(EpisodeError, match="at most 6"):
         learner.adapt(longer)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"length": 0}, "length=0"),
+        ({"filters": 3}, "at least 4"),
+        ({"embedding": 0}, "embedding=0"),
+        ({"way": 1}, "at least 2 classes"),
+        ({"way": -2}, "at least 2 classes"),
+    ],
+)
+def test_impossible_options(options, says):
+    with pytest.raises(ConfigError, match=says):
+        kshot.SNAIL(nn.Identity(), features=8, **{"way": 3, "length": 4} | options)
+
+
+def test_tasks_of_another_kind_are_refused():
+    classes = kshot.SNAIL(nn.Identity(), features=8, way=3, length=6, filters=8)
+    values = kshot.Examples(torch.randn(1, 4, 8), torch.randn(1, 4, 1))
+    with pytest.raises(EpisodeError, match=r"built for 3 classes, but .* values of shape \(1,\)"):
+        classes.adapt(values)
+    regressor = kshot.SNAIL(nn.Identity(), features=8, length=6, filters=8)
+    with pytest.raises(EpisodeError, match=r"values of shape \(1,\), but these tasks have classes"):
+        regressor.adapt(episode().support)

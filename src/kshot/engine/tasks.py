@@ -12,7 +12,7 @@ from torch import Tensor
 # The pytree functions that torch.func itself uses: the same containers work here and there.
 from torch.utils import _pytree as pytree
 
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, EpisodeError
 from kshot.types import Examples, Features, map_features
 
 Engine = Literal["auto", "loop", "vmap"]
@@ -28,21 +28,35 @@ def over_tasks(fn: Callable[..., Tree], *trees: Any, engine: Engine = "loop") ->
         trees: trees (tensors, dicts, tuples) whose tensors have the task axis first; None passes.
         engine: `loop` runs task after task, `vmap` all at once with `torch.func.vmap`.
 
+    Raises:
+        EpisodeError: for trees of different numbers of tasks.
+
     Returns:
         What `fn` returns, every tensor with the task axis first.
     """
+    leaves, structure = pytree.tree_flatten(trees)
+    counts = {len(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
+    if len(counts) > 1:
+        raise EpisodeError(
+            f"tensors of {' and '.join(map(str, sorted(counts)))} tasks cannot go together: "
+            "support and queries are of the same tasks."
+        )
     if engine == "vmap":
         axes = tuple(None if tree is None else 0 for tree in trees)
         result: Tree = torch.func.vmap(fn, in_dims=axes, randomness="different")(*trees)
         return result
     if engine != "loop":
         raise ConfigError(f"engine={engine!r} is not a way to run tasks: 'loop' or 'vmap'.")
-    leaves, structure = pytree.tree_flatten(trees)
     # Unbound at once: the gradient of a slice would fill a tensor of all tasks for each task.
     parts = [leaf.unbind() if isinstance(leaf, Tensor) else repeat(leaf) for leaf in leaves]
     return stack_tasks(
         [fn(*pytree.tree_unflatten(list(part), structure)) for part in zip(*parts, strict=False)]
     )
+
+
+def task_count(tree: Any) -> int:
+    """The length of the task axis of a tree of tensors."""
+    return next(len(leaf) for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor))
 
 
 def task_slice(tree: Any, index: Any) -> Any:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
-import numpy as np
 from torch import nn
 
 from kshot.engine import SGD, Engine
 from kshot.learners.base import MetaLearner, TaskKind, TaskShape
-from kshot.learners.inner_loop import InnerLoop, Reduction
+from kshot.learners.inner_loop import InnerLoop, Reduction, output_layer
 from kshot.nn import output_size
 from kshot.nn.norm import Normalization
 
@@ -81,7 +80,7 @@ class ANIL(MetaLearner):
         engine: Engine = "auto",
     ) -> None:
         head = InnerLoop(
-            nn.Linear(features, way or int(np.prod(y_shape))),
+            output_layer(features, way, y_shape),
             SGD(inner_lr),
             steps=inner_steps,
             test_steps=test_steps,

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kshot.engine.tasks import task_count
 from kshot.errors import ConfigError, EpisodeError, unknown
 from kshot.functional import mean_loss
 from kshot.nn.norm import (
@@ -32,6 +33,7 @@ from kshot.types import (
     Gaussian,
     Output,
     concatenate,
+    first_tensor,
     unlabelled,
 )
 
@@ -88,7 +90,18 @@ class Head(nn.Module):
 
 
 def example_losses(output: Output, y: Tensor) -> Tensor:
-    """One loss per example (or per value): by what the output and the target are."""
+    """One loss per example (or per value): by what the output and the target are.
+
+    Raises:
+        EpisodeError: for values of another shape than the output's.
+    """
+    if y.is_floating_point():
+        values = output.mean if isinstance(output, Gaussian) else output
+        if values.shape != y.shape:
+            raise EpisodeError(
+                f"the learner answers with values of shape {tuple(values.shape)}, but those of the "
+                f"tasks are {tuple(y.shape)}: build it for the shape that one example's value has."
+            )
     if isinstance(output, Gaussian):
         losses: Tensor = -torch.distributions.Normal(output.mean, output.std).log_prob(y)
         return losses
@@ -241,7 +254,17 @@ class MetaLearner(nn.Module):
         )
 
     def predict(self, state: Adapted, x: Features, mask: Tensor | None = None) -> Output:
-        """Outputs of adapted tasks for queries `(tasks, queries, *features)`."""
+        """Outputs of adapted tasks for queries `(tasks, queries, *features)`.
+
+        Raises:
+            EpisodeError: for queries of another number of tasks than those adapted to.
+        """
+        adapted, asked = task_count(state.head), len(first_tensor(x))
+        if asked != adapted:
+            raise EpisodeError(
+                f"there are queries of {asked} tasks, but {adapted} support sets were adapted to: "
+                "give (tasks, queries, *features) with the same tasks."
+            )
         z, _ = self.embed(unlabelled(x, mask), state.statistics)
         return self.head.predict(state.head, z, mask)
 
@@ -319,6 +342,14 @@ class MetaLearner(nn.Module):
                 f"a support set is kshot.Examples(x, y, way=...), not {type(support).__name__}: "
                 "of an episode, give episode.support."
             )
+        if not support.tasks:
+            raise EpisodeError("there is no task to adapt to: give at least one support set.")
+        empty = ~support.real.any(1)
+        if empty.any():
+            raise EpisodeError(
+                f"the support of task {int(empty.nonzero()[0])} has no example: a task is learned "
+                "from at least one."
+            )
         kind: TaskKind = "regression" if support.y.is_floating_point() else "classification"
         if kind not in self.tasks:
             raise EpisodeError(
@@ -340,10 +371,23 @@ class MetaLearner(nn.Module):
 
 
 def _check_answerable(episode: Episode) -> None:
-    """Raise EpisodeError if a query is of a class that no support example has."""
+    """Raise EpisodeError unless the queries are of the support's tasks, kind and classes."""
     support, query = episode.support, episode.query
+    if not support.tasks == query.tasks == len(episode.key):
+        raise EpisodeError(
+            f"an episode's support has {support.tasks} tasks, its query {query.tasks} and its key "
+            f"{len(episode.key)}: all three are of the same tasks."
+        )
+    if support.y.dtype.is_floating_point != query.y.dtype.is_floating_point:
+        raise EpisodeError("of support and query, one has labels and the other values.")
     if query.y.is_floating_point():
         return
+    outside = query.real & ((query.y < 0) | (query.y >= support.way))
+    if outside.any():
+        raise EpisodeError(
+            f"a query has label {int(query.y[outside][0])}, but way={support.way} allows 0 to "
+            f"{support.way - 1}: number the classes of each task."
+        )
     missing = query.real & ~support.present().gather(1, query.y)
     if missing.any():
         task, row = missing.nonzero()[0].tolist()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, EpisodeError
 from kshot.learners.base import Head, MetaLearner, TaskKind, TaskShape
 from kshot.nn import MLP
 from kshot.types import Episode, Examples, Features, Gaussian
@@ -42,6 +42,11 @@ class CNPHead(Head):
 
     def fit(self, support: Examples, *, query: Examples | None = None, key: Tensor) -> Tensor:
         """r, `(tasks, features)`."""
+        if support.y.shape[2:] != self.y_shape:
+            raise EpisodeError(
+                f"this CNP was built for values of shape {tuple(self.y_shape)}, but those of the "
+                f"tasks have {tuple(support.y.shape[2:])}."
+            )
         pairs = torch.cat([support.x.flatten(2), support.y.flatten(2)], -1)
         r = self.encode(pairs.flatten(0, 1)).unflatten(0, pairs.shape[:2])
         real = support.real.unsqueeze(-1).to(r.dtype)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -38,7 +39,7 @@ from kshot.nn.norm import (
     given_statistics,
     running_statistics,
 )
-from kshot.types import Examples, Features, unlabelled
+from kshot.types import Examples, Features, is_whole, unlabelled
 
 Reduction = Literal["mean", "sum/shot"]
 """Of the inner loss: its mean, or, as in MAML's code, its sum divided by the shot (way x mean)."""
@@ -116,7 +117,8 @@ class InnerLoop(Head):
         engine: how to run over tasks.
 
     Raises:
-        ConfigError: for negative steps, or a policy that needs a joint batch.
+        ConfigError: for negative steps, a network with nothing to move, or a policy that needs a
+            joint batch.
     """
 
     def __init__(
@@ -138,8 +140,8 @@ class InnerLoop(Head):
     ) -> None:
         super().__init__()
         convert_batch_norm(net)
-        if steps < 0 or (test_steps or 0) < 0:
-            raise ConfigError(f"inner steps cannot be negative: {steps} and {test_steps}.")
+        for count in (steps, 0 if test_steps is None else test_steps):
+            _check_steps(count)
         if normalization == "joint":
             raise ConfigError(
                 "normalization='joint' needs support and query in one batch, which an inner loop "
@@ -150,12 +152,17 @@ class InnerLoop(Head):
         if sampling not in ("cycle", "replace"):
             raise ConfigError(f"sampling={sampling!r} is neither 'cycle' nor 'replace'.")
         for name, size in (("inner_batch", batch_size), ("test_batch", test_batch_size)):
-            if size is not None and size < 1:
+            if size is not None and not is_whole(size, 1):
                 raise ConfigError(f"{name}={size}: a mini-batch has at least 1 example.")
         self.net, self.rule = net, rule
         self.steps, self.test_steps = steps, steps if test_steps is None else test_steps
         self.gradient: GradientMode = gradient
         self.fast_names = [n for n, p in net.named_parameters() if p.requires_grad and fast(n)]
+        if not self.fast_names:
+            raise ConfigError(
+                "this network has no weights that a task may move: it has none at all, or they are "
+                "frozen (requires_grad=False)."
+            )
         self.normalization: Normalization = normalization
         self.reduction, self.batch_size = reduction, batch_size
         self.test_batch_size = test_batch_size or batch_size
@@ -165,8 +172,7 @@ class InnerLoop(Head):
     @contextmanager
     def at_test(self, steps: int) -> Iterator[None]:
         """Take so many inner steps at meta-test, within the block."""
-        if steps < 0:
-            raise ConfigError(f"inner steps cannot be negative: {steps}.")
+        _check_steps(steps)
         usual, self.test_steps = self.test_steps, steps
         try:
             yield
@@ -182,7 +188,6 @@ class InnerLoop(Head):
         """Run the inner loop for each task."""
         present = None
         if not support.y.is_floating_point():
-            self._check_way(support)
             present = support.present()
         elif self.reduction == "sum/shot":
             raise EpisodeError("reduction='sum/shot' is for classification: set it to 'mean'.")
@@ -216,7 +221,7 @@ class InnerLoop(Head):
         output: Tensor = join_groups(indices, outputs)
         if state.present is None:
             return output
-        return masked_logits(output[..., : state.present.shape[1]], state.present)
+        return _logits(output, state.present)
 
     def _fit_task(
         self, x: Features, y: Tensor, present: Tensor | None, batches: Tensor | None
@@ -230,7 +235,7 @@ class InnerLoop(Head):
             rows = slice(None) if batches is None else batches[k]
             output = self._forward(weights, task_slice(x, rows))
             if present is not None:
-                output = masked_logits(output[:, : present.shape[0]], present)
+                output = _logits(output, present)
             return example_losses(output, y[rows]).mean() * factor
 
         gradient = self.gradient if self.training else "none"
@@ -262,7 +267,7 @@ class InnerLoop(Head):
             def alone(query: Features) -> Tensor:
                 return self._forward(weights, _append(support, query))[-1]
 
-            each: Tensor = torch.func.vmap(alone)(x)
+            each: Tensor = torch.func.vmap(alone, randomness="different")(x)
             return each
         if not statistics:
             return self._forward(weights, x)
@@ -288,13 +293,29 @@ class InnerLoop(Head):
             order = np.stack([r.reshape(-1)[: steps * batch].reshape(steps, batch) for r in rows])
         return torch.from_numpy(order).to(key.device)
 
-    def _check_way(self, support: Examples) -> None:
-        outputs = [m.out_features for m in self.net.modules() if isinstance(m, nn.Linear)]
-        if outputs and support.way > outputs[-1]:
-            raise EpisodeError(
-                f"way={support.way}, but the network ends in {outputs[-1]} outputs: build it for "
-                f"way={support.way}, or use a learner that serves any way, such as ProtoNet."
-            )
+
+def _check_steps(steps: int) -> None:
+    if not is_whole(steps, 0):
+        raise ConfigError(f"{steps} inner steps: give a whole number that is not negative.")
+
+
+def _logits(output: Tensor, present: Tensor) -> Tensor:
+    """Those of the classes that there are, of a network for at least so many."""
+    way = present.shape[-1]
+    if output.shape[-1] < way:
+        raise EpisodeError(
+            f"way={way}, but the network ends in {output.shape[-1]} outputs: build it for "
+            f"way={way}, or use a learner that serves any way, such as ProtoNet."
+        )
+    return masked_logits(output[..., :way], present)
+
+
+def output_layer(features: int, way: int, y_shape: Sequence[int]) -> nn.Module:
+    """A linear layer to logits, or to values of a shape."""
+    last = nn.Linear(features, way or math.prod(y_shape))
+    if way or len(y_shape) == 1:
+        return last
+    return nn.Sequential(last, nn.Unflatten(1, tuple(y_shape)))
 
 
 def _append(support: Features, query: Features) -> Features:
@@ -323,8 +344,7 @@ class NetworkLearner(MetaLearner):
     @classmethod
     def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:
         """The encoder gets a linear layer for the tasks' classes or values on top."""
-        outputs = shape.way or int(np.prod(shape.y_shape))
-        last = nn.Linear(output_size(encoder, shape.x_shape), outputs)
+        last = output_layer(output_size(encoder, shape.x_shape), shape.way, shape.y_shape)
         net: Any = nn.Sequential(encoder, last)
         return cls(net, **options)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, EpisodeError
 from kshot.functional import cosine_similarity
 from kshot.learners.base import Head, MetaLearner, TaskKind, TaskShape
 from kshot.nn import output_size
@@ -27,6 +27,10 @@ class Memory(NamedTuple):
     y: Tensor
     real: Tensor
     present: Tensor | None
+
+
+SMALLEST_TEMPERATURE = 1e-6
+"""Below it, a cosine over it leaves the numbers of 32 bits."""
 
 
 class SupportLSTM(nn.Module):
@@ -86,8 +90,11 @@ class MatchingHead(Head):
         self, temperature: float, features: int | None, fce: bool, read_steps: int
     ) -> None:
         super().__init__()
-        if not 0 < temperature < math.inf:
-            raise ConfigError(f"temperature={temperature} must be greater than 0, and finite.")
+        if not SMALLEST_TEMPERATURE <= temperature < math.inf:
+            raise ConfigError(
+                f"temperature={temperature} must be greater than 0 (at least "
+                f"{SMALLEST_TEMPERATURE}), and finite."
+            )
         if fce and features is None:
             raise ConfigError("fce=True needs features, the size of the encoder's output.")
         if read_steps < 1:
@@ -102,6 +109,12 @@ class MatchingHead(Head):
         tasks = torch.arange(support.tasks, device=first.device).unsqueeze(1)
         real, g = support.real[tasks, first], support.x[tasks, first]
         if self.in_context is not None:
+            asked, given = self.in_context.lstm.input_size, g.shape[-1]
+            if given != asked:
+                raise EpisodeError(
+                    f"the encoder's output has {given} features, but this MatchingNet was built "
+                    f"for features={asked}."
+                )
             g = self.in_context(g, real)
         if support.y.is_floating_point():
             return Memory(g, support.y[tasks, first], real, None)

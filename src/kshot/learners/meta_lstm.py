@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kshot.engine import Engine, Weights
+from kshot.errors import ConfigError
 from kshot.learners.inner_loop import Fast, InnerLoop, NetworkLearner, fast_parameters
 from kshot.nn.norm import Normalization
+from kshot.types import is_whole
 
 PREPROCESS_P = 10.0
 
@@ -47,6 +49,8 @@ class LSTMRule(nn.Module):
 
     def __init__(self, hidden: int = 20) -> None:
         super().__init__()
+        if not is_whole(hidden, 1):
+            raise ConfigError(f"hidden={hidden}: the LSTM has at least 1 unit.")
         self.hidden = hidden
         self.read = nn.Linear(4 + hidden, 4 * hidden)
         self.input_gate = nn.Linear(hidden + 2, 1)
@@ -161,3 +165,4 @@ class MetaLSTM(NetworkLearner):
             engine=engine,
         )
         super().__init__(head)
+        self.order_free = inner_batch is None  # mini-batches are drawn by position

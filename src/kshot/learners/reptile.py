@@ -140,13 +140,14 @@ class Reptile(NetworkLearner):
             raise unknown("inner_optimizer", inner_optimizer, rules)
         if lasting_moments and inner_optimizer != "adam":
             raise ConfigError("lasting_moments=True needs inner_optimizer='adam': SGD has none.")
+        moves = fast_parameters(net, fast)
         head = InnerLoop(
             net,
             LastingAdam(net, inner_lr) if lasting_moments else rules[inner_optimizer](),
             steps=inner_steps,
             test_steps=test_steps,
             gradient="none",
-            fast=fast_parameters(net, fast),
+            fast=moves,
             normalization=normalization,
             batch_size=inner_batch,
             test_batch_size=test_batch,

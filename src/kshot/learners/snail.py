@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kshot.errors import EpisodeError
+from kshot.errors import ConfigError, EpisodeError
 from kshot.functional import masked_logits
 from kshot.learners.base import Head, MetaLearner, TaskKind, TaskShape
 from kshot.nn import output_size
 from kshot.nn.norm import Normalization
-from kshot.types import Examples, Features
+from kshot.types import Examples, Features, is_whole
 
 
 class DenseBlock(nn.Module):
@@ -99,6 +99,13 @@ class SnailHead(Head):
         filters: int = 128,
     ) -> None:
         super().__init__()
+        for name, value, least in (("length", length, 1), ("embedding", embedding, 1)):
+            if not is_whole(value, least):
+                raise ConfigError(f"{name}={value}: give a whole number, at least {least}.")
+        if not is_whole(filters, 4):
+            raise ConfigError(f"filters={filters}: the first attention has a quarter; at least 4.")
+        if not (way == 0 or is_whole(way, 2)):
+            raise ConfigError(f"way={way}: at least 2 classes, or 0 for regression.")
         self.way, self.y_shape, self.length = way, y_shape, length
         self.outputs = way or math.prod(y_shape)
         self.embed = nn.Linear(features, embedding)
@@ -125,6 +132,11 @@ class SnailHead(Head):
 
     def fit(self, support: Examples, *, query: Examples | None = None, key: Tensor) -> Sequence:
         """Run the trunk over the support and keep each block's input."""
+        values = support.y.is_floating_point()
+        if values != (self.way == 0) or (values and support.y.shape[2:] != self.y_shape):
+            kind = f"values of shape {tuple(support.y.shape[2:])}" if values else "classes"
+            own = f"{self.way} classes" if self.way else f"values of shape {self.y_shape}"
+            raise EpisodeError(f"this SNAIL was built for {own}, but these tasks have {kind}.")
         length = int(support.real.sum(1).max())
         if support.way > self.way or length > self.length:
             raise EpisodeError(
@@ -132,7 +144,7 @@ class SnailHead(Head):
                 f"but a task has {length} of {support.way}: build it for longer tasks, or use a "
                 "learner that serves any way and shot, such as ProtoNet."
             )
-        if support.y.is_floating_point():
+        if values:
             labels, present = support.y.flatten(2), None
         else:
             labels = F.pad(support.one_hot(support.x.dtype), (0, self.way - support.way))

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, EpisodeError
 
 Normalization = Literal["task", "joint", "support", "single", "frozen"]
 """Where the statistics of a task's examples come from (design of the library, "Normalisation"):
@@ -154,6 +154,7 @@ class BatchNorm(nn.Module):
             )
         if context.source == "given":
             return self._normalise(x, next(context.given), context.groups)
+        _check_values(x, context.groups)
         if context.groups is None and not context.collect:
             mean, var = (self.running_mean, self.running_var) if context.update else (None, None)
             return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
@@ -183,6 +184,19 @@ class BatchNorm(nn.Module):
         unbiased = var * count / (count - 1).clamp(min=1)
         self.running_mean.lerp_(mean.mean(0), self.momentum)
         self.running_var.lerp_(unbiased.mean(0), self.momentum)
+
+
+def _check_values(x: Tensor, groups: Groups | None) -> None:
+    """Raise EpisodeError where a group's statistics would be of one value, which they make 0."""
+    if x[0, 0].numel() > 1:
+        return
+    rows = len(x) if groups is None else int(torch.bincount(groups.ids).min())
+    if rows == 1:
+        raise EpisodeError(
+            "a task has one example here, which batch normalisation by that task's own statistics "
+            "would make the same whatever it is: give more examples, or another normalization, "
+            "such as 'support' or 'frozen'."
+        )
 
 
 def _per_row(values: Tensor, x: Tensor, groups: Groups | None) -> Tensor:

@@ -90,7 +90,9 @@ def _backward(
     except RuntimeError as error:
         head = learner.head
         if isinstance(head, InnerLoop) and head.gradient == "unrolled":
-            explained = explain_second_order(head.net, episode.support.flat(), error)
+            with torch.no_grad():
+                embedded = episode.support.with_x(learner.embed(episode.support)[0])
+            explained = explain_second_order(head.net, embedded.flat(), error)
             if explained is not None:
                 raise explained from error
         raise

@@ -92,7 +92,7 @@ def test_classes_that_were_trained_on_say_nothing(cli, tmp_path):
     assert cli("train", "r.toml", "--out", "r").returncode == 0
     done = cli("calibrate", "r")
     assert done.returncode == 2
-    assert "was trained on train+val" in done.stderr
+    assert "was trained on classes of 'val'" in done.stderr
 
 
 def test_a_learner_of_a_fixed_way_is_asked_no_wider_tasks(cli, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from typer.testing import CliRunner
 import kshot
 from kshot.cli.app import app
 from kshot.datasets import Split
-from kshot.errors import ConfigError, DataError
+from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.evaluation.transfer import as_images, related
-from kshot.training.transfer import Target
+from kshot.training.lineage import lineage
+from kshot.training.transfer import Target, _start
 
 PAGE = Path(__file__).parents[2] / "docs" / "transfer.md"
 SHORT = {
@@ -125,9 +127,9 @@ def test_shared_classes_are_refused_dropped_or_kept():
     trained, test = colours("a/train", "abc"), colours("b/test", "cdef")
     target = Target("b", test)
     with pytest.raises(ConfigError, match="share classes: c"):
-        target.without(trained, "refuse")
-    assert target.without(trained, "drop").test.classes == ("d", "e", "f")
-    assert target.without(trained, "keep") is target
+        target.without([trained], "refuse")
+    assert target.without([trained], "drop").test.classes == ("d", "e", "f")
+    assert target.without([trained], "keep") is target
 
 
 def test_dropped_classes_leave_the_others_images():
@@ -173,3 +175,79 @@ def test_methods_on_texts_are_compared(cli, tmp_path):
         done = cli(*arguments, "--episodes", 20)
         assert done.returncode == 0, done.stderr
         assert "5-way 1-shot" in done.stdout
+
+
+TINY = "--set train.steps=2 --set validation.episodes=4 --set evaluation.episodes=4 --quiet"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_adapters_merged_into_a_network_without_biases_go_on(here):
+    """Scale-and-shift gives ResNet12's convolutions a bias; the next run starts with it."""
+    narrow = "--set encoder.name=resnet12 --set encoder.widths=[2,2,2,2]"
+    run(f"train mtl-glyphs --out a {narrow} --set learner.inner_steps=1 {TINY}")
+    run(f"train protonet-glyphs --from a --out b --set train.lr=1e-9 {TINY}")
+    first = kshot.load_run(here / "a").learner.encoder
+    kshot.nn.merge_adapters(first)
+    second = kshot.load_run(here / "b")
+    merged, start = first.state_dict(), second.learner.encoder.state_dict()
+    assert second.config.encoder.complete
+    assert merged.keys() == start.keys()
+    for name, value in merged.items():
+        if "running" not in name:
+            torch.testing.assert_close(start[name], value, atol=1e-6, rtol=1e-5)
+    with pytest.raises(CheckpointError, match=r"encoder\.complete=true"):
+        run(f"train protonet-glyphs --from a --out c --set encoder.complete=false {TINY}")
+
+
+@pytest.mark.filterwarnings("ignore:.*BatchNorm layer")
+def test_what_is_set_beside_from_has_the_last_word(here):
+    run(
+        "train simpleshot-cifar-fs-lite0 --from efficientnet_lite0 --out a --quick --quiet "
+        "--set encoder.size=32 --set encoder.weights=random --set evaluation.episodes=4"
+    )
+    encoder = kshot.load_run(here / "a").config.encoder
+    assert (encoder.name, encoder.weights) == ("efficientnet_lite0", "random")
+    assert encoder.options == {"size": 32}
+
+
+@pytest.mark.filterwarnings("ignore:.*BatchNorm layer")
+def test_the_rivals_of_a_packaged_network_start_from_its_own_weights(here):
+    """Not from those that the run has trained."""
+    run(
+        f"train protonet-glyphs --from efficientnet_lite0 --out a --set encoder.size=32 {TINY} "
+        "--set encoder.slow=scale_shift --set train.lr=0.1 --set train.way=5 --set train.query=2"
+    )
+    trained = kshot.load_run(here / "a")
+    start = _start(trained, trained.shape).state_dict()
+    package = kshot.nn.pretrained_encoder("efficientnet_lite0", size=32).state_dict()
+    assert all(torch.equal(value, package[name]) for name, value in start.items())
+    assert lineage(trained.config).unknown == ["efficientnet_lite0"]
+
+
+def test_classes_of_earlier_trainings_are_found(here):
+    """A start's own training counts, and is not forgotten over a chain of runs."""
+    run(
+        f"train protonet-glyphs --out a {TINY} --set train.split=train+val --set encoder.channels=4"
+    )
+    run(f"train protonet-glyphs --from a --out b {TINY}")
+    run(f"train protonet-glyphs --from b --out c {TINY}")
+    config = kshot.load_run("c").config
+    names = [s.name for s in lineage(config).sources]
+    assert names == ["glyphs/train", "glyphs/train", "glyphs/train+val"]
+    assert "classes of glyphs/val" in run("evaluate c --split val --episodes 4")
+    assert "classes of glyphs/test" not in run("evaluate c --episodes 4")
+    with pytest.raises(ConfigError, match="was trained on classes of 'val'"):
+        run("calibrate c")
+    own = kshot.load("glyphs")["val"]
+    with pytest.raises(ConfigError, match=r"glyphs/train\+val and glyphs/val share classes"):
+        Target("glyphs", own).without(lineage(config).sources, "refuse")
+    shutil.rmtree("a")
+    gone = lineage(config)
+    assert len(gone.sources) == 2
+    assert gone.unknown == [str(here / "a")]

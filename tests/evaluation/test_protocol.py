@@ -91,4 +91,4 @@ def split_of(*labels):
     ],
 )
 def test_classes_of_meta_training_are_recognised(trained, tested, seen):
-    assert seen_classes(split_of(*trained), split_of(*tested)) == seen
+    assert seen_classes([split_of(*trained)], split_of(*tested)) == seen

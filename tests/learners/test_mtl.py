@@ -2,10 +2,12 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
 import kshot
+from kshot.errors import ConfigError
 from kshot.testing import gaussians
 
 
@@ -65,3 +67,10 @@ def test_merged_it_is_a_plain_encoder_with_the_same_answers():
     kshot.nn.merge_adapters(mtl.encoder)
     assert not any("parametrizations" in n for n, _ in mtl.named_parameters())
     torch.testing.assert_close(mtl(e), answer)
+
+
+def test_a_frozen_encoder_is_told_who_decides():
+    frozen = kshot.nn.Conv4(channels=4).requires_grad_(False)
+    shape = kshot.learners.TaskShape((3, 32, 32), 3, 3)
+    with pytest.raises(ConfigError, match=r"learner\.slow"):
+        kshot.MTL.for_tasks(frozen, shape)

@@ -1,5 +1,7 @@
 """Learners on a pretrained encoder, against what they are by definition."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import kshot
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, EpisodeError
 from kshot.testing import gaussians
 
 
@@ -140,3 +142,40 @@ def test_pretraining_needs_classes_and_a_classifier():
     learner = kshot.Baseline(nn.Flatten(), features=8, way=4, classes=3)
     with pytest.raises(kshot.errors.EpisodeError, match="built for 3"):
         kshot.pretrain(learner, gaussians(), steps=1, progress=False)
+
+
+def test_fine_tuning_sees_changed_copies_of_the_support():
+    """The same ones whenever the task is the same; another task has others."""
+    torch.manual_seed(0)
+    net = nn.Sequential(kshot.nn.Conv4(channels=4), nn.Linear(4, 3))
+    e = kshot.draw(kshot.load("digits")["test"], kshot.EpisodeSpec(way=3), 0, [0, 1])
+
+    def answers(augment, episode=e, **options):
+        learner = kshot.FineTuning(
+            copy.deepcopy(net),
+            inner_steps=3,
+            inner_lr=0.1,
+            augment=augment,
+            **options,
+        )
+        return learner.adapt(episode.support, key=episode.key)(episode.query.x)
+
+    plain, changed = answers([]), answers(["affine", "crop", "flip", "jitter"])
+    assert not torch.allclose(plain, changed)
+    assert torch.equal(changed, answers(["affine", "crop", "flip", "jitter"]))
+    small = answers(["flip"], inner_batch=2)
+    assert torch.isfinite(small).all()
+    other = kshot.FineTuning(net, inner_steps=3, augment=["crop"])
+    both = [other.adapt(e.support, key=torch.tensor(k))(e.query.x) for k in ([0, 1], [2, 3])]
+    assert not torch.allclose(*both)
+
+
+def test_unknown_augmentations_and_other_inputs_are_refused():
+    net = nn.Linear(8, 3)
+    with pytest.raises(ConfigError, match="did you mean 'flip'"):
+        kshot.FineTuning(net, augment=["flop"])
+    with pytest.raises(ConfigError, match="augment has no vmap"):
+        kshot.FineTuning(net, augment=["flip"], engine="vmap")
+    support = kshot.Examples(torch.randn(1, 3, 8), torch.arange(3)[None], way=3)
+    with pytest.raises(EpisodeError, match="augment is for images"):
+        kshot.FineTuning(net, augment=["flip"]).adapt(support)

@@ -8,10 +8,11 @@ from torch import nn
 from torch.func import functional_call
 
 from kshot.errors import ConfigError
-from kshot.nn import Conv4, ResNet12
+from kshot.nn import BatchNorm, Conv4, ResNet12
 from kshot.nn.adapters import (
     ADAPTERS,
     add_adapter,
+    complete,
     freeze_all_but,
     merge_adapters,
     remove_adapters,
@@ -202,3 +203,33 @@ def test_a_network_without_such_layers_is_refused():
 
 def test_every_adapter_is_tried_here():
     assert set(ADAPTERS) == {*ADDED, "last"}
+
+
+def test_merging_leaves_a_tied_weight_alone():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    net[1].weight = net[0].weight
+    before = net[0].weight.detach().clone()
+    names = add_adapter(net, "scale_shift", layers=["1"])
+    move(net, names)
+    merge_adapters(net)
+    assert torch.equal(net[0].weight, before)
+    assert not torch.equal(net[1].weight, before)
+
+
+def test_a_weight_with_a_parametrization_of_its_own_is_refused():
+    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)))
+    with pytest.raises(ConfigError, match="weight of layer '0' is a parametrization already"):
+        add_adapter(net, "lora", rank=2)
+
+
+def test_a_completed_network_takes_merged_weights():
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), BatchNorm(4, scale=False))
+    adapted, other = copy.deepcopy(plain), copy.deepcopy(plain)
+    for adapter in ("scale_shift", "film"):
+        move(adapted, add_adapter(adapted, adapter))
+    merge_adapters(adapted)
+    complete(other)
+    x = torch.randn(2, 1, 5, 5)
+    assert torch.equal(other(x), plain(x))
+    other.load_state_dict(adapted.state_dict())
+    torch.testing.assert_close(other.eval()(x), adapted.eval()(x))

@@ -110,3 +110,18 @@ def test_pytorchs_weights_load_unchanged():
     theirs(images())
     ours.load_state_dict(theirs.state_dict())
     assert torch.equal(ours.running_mean, theirs.running_mean)
+
+
+def test_a_layer_in_two_places_stays_one_layer():
+    shared = nn.BatchNorm1d(3)
+    net = nn.Sequential(nn.Linear(3, 3), shared, nn.Linear(3, 3), shared)
+    with pytest.warns(UserWarning, match="2 BatchNorm"):
+        assert convert_batch_norm(net) == ["1", "3"]
+    assert net[1] is net[3]
+    assert isinstance(net[1], BatchNorm)
+
+
+def test_a_layer_without_running_statistics_is_refused():
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, track_running_stats=False))
+    with pytest.raises(ConfigError, match="layer '1' keeps no running statistics"):
+        convert_batch_norm(net)

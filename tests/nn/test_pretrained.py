@@ -1,5 +1,7 @@
 """Pretrained encoders give what their own packages give, from the same local weights."""
 
+import json
+
 import pytest
 import timm
 import torch
@@ -12,12 +14,9 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from kshot.datasets.texts import minilm_folder
 from kshot.errors import CheckpointError, ConfigError, EpisodeError, MissingExtraError
 from kshot.nn import output_size
-from kshot.nn.pretrained import (
-    ImagePreparation,
-    Pretrained,
-    pretrained_encoder,
-    read_weights,
-)
+from kshot.nn.norm import convert_batch_norm
+from kshot.nn.prepared import ImagePreparation, Pretrained
+from kshot.nn.pretrained import pretrained_encoder, read_weights
 
 
 @pytest.fixture
@@ -157,7 +156,7 @@ def test_what_cannot_be_had_is_explained(tmp_path):
         pretrained_encoder("torchvision:resnt18")
     with pytest.raises(ConfigError, match="efficientnet_lite0, minilm"):
         pretrained_encoder("keras:resnet18")
-    with pytest.raises(ConfigError, match=r"weights of hf:.*encoder.weights=FILE"):
+    with pytest.raises(ConfigError, match=r"weights of hf:.*name a folder .*hf:FOLDER"):
         pretrained_encoder(f"hf:{tmp_path}")
     with pytest.raises(CheckpointError, match="there are no weights"):
         pretrained_encoder("torchvision:resnet18", weights=str(tmp_path / "none.pth"))
@@ -189,3 +188,88 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'kshot\[pretrained\]'"):
         pretrained_encoder("timm:resnet18")
+
+
+@pytest.mark.parametrize("name", ["vgg11", "hgnetv2_b0"])
+def test_the_width_is_what_comes_out_where_timm_states_another(name, tmp_path):
+    encoder = pretrained_encoder(f"timm:{name}", weights="random", size=64)
+    with torch.no_grad():
+        assert encoder(torch.rand(1, 3, 64, 64)).shape == (1, encoder.features)
+    assert encoder.net.num_features != encoder.features
+
+
+@pytest.mark.filterwarnings("ignore:.*BatchNorm layer")
+def test_timms_joined_layers_are_converted_and_do_the_same(images):
+    encoder = pretrained_encoder("timm:efficientnet_lite0", weights="random", size=48)
+    with torch.no_grad():
+        for module in encoder.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_()
+        before = encoder(images)
+        assert len(convert_batch_norm(encoder)) > 40
+        torch.testing.assert_close(encoder(images), before, atol=1e-5, rtol=1e-5)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in encoder.modules())
+
+
+def bert_folder(tmp_path, modules, **pooling):
+    config = transformers.BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    own = transformers.BertModel(config).eval()
+    own.save_pretrained(tmp_path)
+    kinds = [{"type": f"sentence_transformers.models.{m}"} for m in modules]
+    (tmp_path / "modules.json").write_text(json.dumps(kinds))
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    return own
+
+
+@pytest.mark.parametrize("pooling", ["cls_token", "max_tokens", "mean_tokens"])
+def test_sentences_are_pooled_as_their_folder_states(pooling, tmp_path):
+    modes = {f"pooling_mode_{m}": m == pooling for m in ("cls_token", "max_tokens", "mean_tokens")}
+    own = bert_folder(tmp_path, ["Transformer", "Pooling", "Normalize"], **modes)
+    encoder = pretrained_encoder(f"hf:{tmp_path}")
+    ids, mask = torch.randint(1, 50, (1, 6)), torch.tensor([[1, 1, 1, 1, 0, 0]])
+    with torch.no_grad():
+        states = own(input_ids=ids, attention_mask=mask).last_hidden_state[0, :4]
+        found = encoder({"input_ids": ids, "attention_mask": mask})[0]
+    expected = {"cls_token": states[0], "max_tokens": states.amax(0), "mean_tokens": states.mean(0)}
+    expected = nn.functional.normalize(expected[pooling], dim=0)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert not any("pooler" in name for name, _ in encoder.named_parameters())
+
+
+def test_a_pooling_that_is_not_ours_is_refused(tmp_path):
+    bert_folder(tmp_path / "a", ["Transformer", "Pooling", "Dense"])
+    with pytest.raises(ConfigError, match="ends in Dense"):
+        pretrained_encoder(f"hf:{tmp_path / 'a'}")
+    bert_folder(tmp_path / "b", ["Transformer", "Pooling"], pooling_mode_lasttoken=True)
+    with pytest.raises(ConfigError, match="ends in pooling_mode_lasttoken"):
+        pretrained_encoder(f"hf:{tmp_path / 'b'}")
+
+
+def test_a_model_of_images_and_texts_is_refused(tmp_path):
+    part = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.CLIPConfig(
+        text_config={**part, "vocab_size": 50}, vision_config={**part, "image_size": 32}
+    )
+    transformers.CLIPModel(config).save_pretrained(tmp_path)
+    transformers.CLIPImageProcessor(size={"shortest_edge": 32}).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="does not embed one example alone"):
+        pretrained_encoder(f"hf:{tmp_path}")
+
+
+def test_a_packaged_network_takes_weights_of_its_own_kind(images, tmp_path):
+    """Those of the package, and those of a whole encoder."""
+    random = pretrained_encoder("efficientnet_lite0", weights="random", size=48)
+    whole, package = tmp_path / "whole.pth", tmp_path / "package.pth"
+    torch.save(random.state_dict(), whole)
+    torch.save(random.net.net.state_dict(), package)
+    for file in (whole, package):
+        encoder = pretrained_encoder("efficientnet_lite0", weights=str(file), size=48)
+        with torch.no_grad():
+            assert torch.equal(encoder(images), random.eval()(images))

@@ -25,6 +25,7 @@ from kshot.evaluation.report import save_figure
 from kshot.files import write_json
 from kshot.training import load_run
 from kshot.training.build import load_data, pick_device
+from kshot.training.lineage import lineage
 
 SHARES = (0.01, 0.05, 0.1)
 """Of strangers that may pass, in the table."""
@@ -56,10 +57,10 @@ def calibrate(
             f"a calibration needs classes in a split 'val' of {data.name}, to be measured on, and "
             f"in 'test' of {tested.name}, to be tested on."
         )
-    if seen_classes(data[run.config.train.split], source):
+    if seen_classes(lineage(run.config).sources, source):
         raise ConfigError(
-            f"{folder} was trained on {run.config.train.split}, so that it knows the classes of "
-            "'val': calibrate a run of --set train.split=train."
+            f"{folder} was trained on classes of 'val' (train.split = {run.config.train.split}, or "
+            "that of the run that it started from): calibrate one of --set train.split=train."
         )
     widest = None if learner.any_way else run.shape.way
     check_spot(test, way, shot, widest)

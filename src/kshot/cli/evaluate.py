@@ -19,7 +19,6 @@ from kshot.datasets.sources import Source
 from kshot.episodes import EpisodeSpec, draw
 from kshot.errors import CheckpointError, ConfigError, KshotError
 from kshot.evaluation import Result, as_protocol, over_seeds, predictions
-from kshot.evaluation.protocol import seen_classes
 from kshot.files import write_json
 from kshot.learners import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
@@ -27,6 +26,7 @@ from kshot.learners.nearest_neighbour import NearestNeighbour
 from kshot.training import load_run
 from kshot.training.build import load_data, pick_device
 from kshot.training.config import EvaluationConfig, read_settings
+from kshot.training.lineage import lineage
 from kshot.training.run import RESULTS, Run
 from kshot.training.scores import RAW_BASELINE, has_raw
 from kshot.training.seeds import read_plan
@@ -258,16 +258,10 @@ def warn_of_replays(
 
 
 def warn_of_seen_classes(console: Console, runs: Sequence[Run], source: Source) -> None:
-    """Say so where other data than the run's own hold classes of its meta-training."""
+    """Say so where the data hold classes of a training behind a run, or may hold them."""
     for run in runs:
-        trained = load_data(run.config)[run.config.train.split]
-        if seen := seen_classes(trained, source):
-            console.print(
-                f"{run.folder}: {len(seen):,} classes of {source.name}, such as {seen[0]}, have "
-                "the names of classes in its meta-training: if they are the same, the score says "
-                "too much.",
-                style="yellow",
-            )
+        for warning in lineage(run.config).warnings(source):
+            console.print(f"{run.folder}: {warning}.", style="yellow", markup=False)
 
 
 def _advance(bar: Progress, task: TaskID, done: int, total: int) -> None:

@@ -30,9 +30,16 @@ from kshot.learners.supervised import SupervisedLearner
 from kshot.nn import IMAGE_ENCODERS
 from kshot.nn.pretrained import PRETRAINED, is_pretrained
 from kshot.training.build import pick_device
-from kshot.training.config import EvaluationConfig, RunConfig, read_recipe, recipe_names, validate
+from kshot.training.config import (
+    EvaluationConfig,
+    RunConfig,
+    read_recipe,
+    recipe_names,
+    validate,
+    with_settings,
+)
 from kshot.training.job import Outcome, run
-from kshot.training.run import read_config
+from kshot.training.run import has_adapters, read_config
 from kshot.training.seeds import PLAN, read_plan, run_seeds
 
 DEFAULT_RECIPE, DEFAULT_PRETRAINING = "protonet-glyphs", "pretrain-glyphs"
@@ -65,9 +72,11 @@ def train(
     else:
         what = recipe or DEFAULT_RECIPE
         changed = [*settings, *([f"seed={seed}"] if seed is not None else [])]
-        config = read_recipe(what, changed, quick=quick)
-        if start is not None:
-            config = _started_from(config, start)
+        if start is None:
+            config = read_recipe(what, changed, quick=quick)
+        else:  # what is set by name has the last word
+            started = _started_from(read_recipe(what, quick=quick), start)
+            config = with_settings(started, changed)
         folder = out or _next_folder(config.name)
     where = pick_device(device)
 
@@ -134,6 +143,7 @@ def _started_from(config: RunConfig, start: str) -> RunConfig:
         encoder = {"name": start}
     elif Path(start).is_dir():
         encoder = {**read_config(Path(start)).encoder.model_dump(mode="json"), "weights": start}
+        encoder["complete"] |= has_adapters(Path(start))
     elif Path(start).is_file():
         encoder["weights"] = start
     else:

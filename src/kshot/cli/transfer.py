@@ -18,8 +18,8 @@ from kshot.evaluation.record import without_nan
 from kshot.evaluation.report import save_figure
 from kshot.files import write_json
 from kshot.training import load_run
-from kshot.training.build import load_data
 from kshot.training.config import read_settings
+from kshot.training.lineage import lineage
 from kshot.training.transfer import RIVALS, Cell, Judge, Target
 
 SHARED = ("refuse", "drop", "keep")
@@ -53,8 +53,10 @@ def transfer(
     domains = [_target(name, options.get(name, {})) for name in targets]
     pairs = []
     for run in runs:
-        trained = load_data(run.config)[run.config.train.split]
-        pairs += [(run, domain.without(trained, shared)) for domain in domains]
+        behind = lineage(run.config)
+        pairs += [(run, domain.without(behind.sources, shared)) for domain in domains]
+        for doubt in behind.doubts(", ".join(targets)):
+            console.print(f"{run.folder}: {doubt}.", style="yellow", markup=False)
     for _, domain in pairs:
         judge.spec.check(domain.test)
     with progress_bar() as bar:

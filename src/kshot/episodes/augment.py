@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -67,6 +68,21 @@ def _augment(
         unit = torch.from_numpy(philox.uniform(np.concatenate(raw))).to(rows).reshape(-1, 4)
         rows = change(rows, unit)
     return examples.with_x(rows.reshape(examples.x.shape))
+
+
+def uniforms(stream: str, index: Tensor, *shape: int) -> Tensor:
+    """`(len(index), *shape, 4)` numbers in [0, 1), decided by each task's index."""
+    base = philox.key_of(stream)
+    count = math.prod(shape) * 4
+    raw = [philox.uniform(philox.words(base, i, count)) for i in index.tolist()]
+    return torch.from_numpy(np.stack(raw)).to(index.device).reshape(-1, *shape, 4)
+
+
+def changed(x: Tensor, augmentations: Sequence[Augmentation], unit: Tensor) -> Tensor:
+    """Images `(rows, channels, height, width)`, changed by `(augmentations, rows, 4)` uniforms."""
+    for change, numbers in zip(augmentations, unit.to(x), strict=True):
+        x = change(x, numbers)
+    return x
 
 
 def random_affine(
@@ -141,3 +157,12 @@ def _grey(x: Tensor) -> Tensor:
 def _blend(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
     """`x`, changed in place: pulled to `other` by weights below 1, pushed away by those above."""
     return x.mul_(weight).add_(other * (1 - weight)).clamp_(0, 1)
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "affine": random_affine(),
+    "crop": random_crop(),
+    "flip": random_flip(),
+    "jitter": color_jitter(),
+}
+"""By name, as recipes have them."""

@@ -21,14 +21,8 @@ from kshot.estimators.forms import Form, ImageForm, TextForm, VectorForm
 from kshot.estimators.inputs import Inputs
 from kshot.evaluation.calibration import Calibration, read_calibration
 from kshot.learners import MetaLearner, TaskShape, build_learner, learner_class, learner_names
-from kshot.nn.pretrained import (
-    LITE0,
-    PRETRAINED,
-    ImagePreparation,
-    Pretrained,
-    TokenPreparation,
-    is_pretrained,
-)
+from kshot.nn.prepared import ImagePreparation, Pretrained, TokenPreparation
+from kshot.nn.pretrained import LITE0, PRETRAINED, is_pretrained
 from kshot.training.build import make_learner
 from kshot.training.config import Blueprint, Part, RunConfig, validate_blueprint
 from kshot.training.run import Run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 from kshot.datasets import Mixture, Split
 from kshot.datasets.sources import Source
@@ -12,12 +13,12 @@ from kshot.learners.inner_loop import InnerLoop
 from kshot.nn.norm import Normalization
 
 
-def seen_classes(trained: Source, tested: Source) -> list[str]:
-    """Classes to be tested that bear the name of one in meta-training, or of a variant of one.
+def seen_classes(trained: Sequence[Source], tested: Source) -> list[str]:
+    """Classes to be tested that bear the name of one in a training, or of a variant of one.
 
     Names are compared as paths: `Greek/character01/rot090` is a variant of `Greek/character01`.
     """
-    known = {name for label in _labels(trained) for name in _ancestry(label)}
+    known = {name for source in trained for label in _labels(source) for name in _ancestry(label)}
     return [label for label in _labels(tested) if known.intersection(_ancestry(label))]
 
 

@@ -40,7 +40,8 @@ class Baseline(SupervisedLearner):
 
     Deviations:
         A batch is class-balanced: `way` classes by `shot` examples, where the authors draw images.
-        A task's layer starts at zero, so that its classes start alike.
+        A task's layer starts at zero, so that its classes start alike. The authors train it for
+        100 epochs, 200 mini-batches at 5-way 1-shot and 700 at 5-shot: inner_steps takes them.
 
     Example:
         >>> import kshot

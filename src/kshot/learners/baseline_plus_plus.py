@@ -53,8 +53,10 @@ class BaselinePlusPlus(SupervisedLearner):
 
     Deviations:
         A batch is class-balanced: `way` classes by `shot` examples, where the authors draw images.
-        Every task's layer starts from the same random rows. The base classifier's rows are
-        normalised without the separate lengths of weight normalisation, which a cosine undoes.
+        The authors train a task's layer for 100 epochs, 200 mini-batches at 5-way 1-shot and 700 at
+        5-shot: inner_steps takes them. Every task's layer starts from the same random rows. The
+        base classifier's rows are normalised without the separate lengths of weight normalisation,
+        which a cosine undoes.
 
     Example:
         >>> import kshot

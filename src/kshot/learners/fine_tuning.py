@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from torch import nn
@@ -31,6 +32,8 @@ class FineTuning(NetworkLearner):
         inner_steps: steps per task.
         inner_batch: examples per step; the whole support if None.
         weight_decay: of `sgd`.
+        augment: augmentations (`affine`, `crop`, `flip`, `jitter`) by which each step sees other
+            copies of the support's images.
         normalization: `frozen`: the statistics of the pre-training.
         engine: `loop`, `vmap`, or the faster one for this network and device.
 
@@ -70,6 +73,7 @@ class FineTuning(NetworkLearner):
         inner_steps: int = 50,
         inner_batch: int | None = None,
         weight_decay: float = 0.0,
+        augment: Sequence[str] = (),
         normalization: Normalization = "frozen",
         engine: Engine = "auto",
     ) -> None:
@@ -87,10 +91,11 @@ class FineTuning(NetworkLearner):
             fast=fast_parameters(net, fast),
             normalization=normalization,
             batch_size=inner_batch,
+            augment=augment,
             engine=engine,
         )
         super().__init__(head)
-        self.order_free = inner_batch is None
+        self.order_free = inner_batch is None and not augment
         self.requires_grad_(False)
 
     @property

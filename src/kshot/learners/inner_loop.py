@@ -26,7 +26,8 @@ from kshot.engine import (
     trajectory,
 )
 from kshot.engine.tasks import task_slice
-from kshot.errors import ConfigError, EpisodeError
+from kshot.episodes.augment import AUGMENTATIONS, changed, uniforms
+from kshot.errors import ConfigError, EpisodeError, unknown
 from kshot.functional import masked_logits
 from kshot.learners.base import Head, MetaLearner, TaskKind, TaskShape, example_losses
 from kshot.nn import add_adapter, output_size
@@ -114,6 +115,7 @@ class InnerLoop(Head):
         test_batch_size: the same at meta-test; as in meta-training by default.
         sampling: how mini-batches are drawn.
         keep_rule_state: give it with the fast weights.
+        augment: names of augmentations, by which each step sees other copies of its images.
         engine: how to run over tasks.
 
     Raises:
@@ -136,6 +138,7 @@ class InnerLoop(Head):
         test_batch_size: int | None = None,
         sampling: Sampling = "cycle",
         keep_rule_state: bool = False,
+        augment: Sequence[str] = (),
         engine: Engine = "auto",
     ) -> None:
         super().__init__()
@@ -167,7 +170,13 @@ class InnerLoop(Head):
         self.reduction, self.batch_size = reduction, batch_size
         self.test_batch_size = test_batch_size or batch_size
         self.sampling, self.keep_rule_state = sampling, keep_rule_state
-        self.engine: Engine = engine
+        for name in augment:
+            if name not in AUGMENTATIONS:
+                raise unknown("augmentation", name, AUGMENTATIONS)
+        if augment and engine == "vmap":
+            raise ConfigError("augment has no vmap: choose engine='auto' or 'loop'.")
+        self.augment = [AUGMENTATIONS[name] for name in augment]
+        self.engine: Engine = "loop" if augment else engine
 
     @contextmanager
     def at_test(self, steps: int) -> Iterator[None]:
@@ -196,9 +205,12 @@ class InnerLoop(Head):
         indices, states = [], []
         for index, (part,) in even_groups(support):
             batches = self._batches(part.size, steps, key[index])
+            views = self._views(part, batches, steps, key[index])
             present_here = None if present is None else present[index]
             states.append(
-                over_tasks(self._fit_task, part.x, part.y, present_here, batches, engine=engine)
+                over_tasks(
+                    self._fit_task, part.x, part.y, present_here, batches, views, engine=engine
+                )
             )
             indices.append(index)
         weights, rule, statistics = join_groups(indices, states)
@@ -224,7 +236,12 @@ class InnerLoop(Head):
         return _logits(output, state.present)
 
     def _fit_task(
-        self, x: Features, y: Tensor, present: Tensor | None, batches: Tensor | None
+        self,
+        x: Features,
+        y: Tensor,
+        present: Tensor | None,
+        batches: Tensor | None,
+        views: Tensor | None,
     ) -> tuple[Weights, Any, tuple[Statistics, ...]]:
         steps = self.steps if self.training else self.test_steps
         # In MAML's code the inner loss is the sum over the support divided by the shot.
@@ -233,7 +250,10 @@ class InnerLoop(Head):
 
         def loss(weights: Weights, k: int) -> Tensor:
             rows = slice(None) if batches is None else batches[k]
-            output = self._forward(weights, task_slice(x, rows))
+            seen = task_slice(x, rows)
+            if views is not None:
+                seen = changed(seen, self.augment, views[k])
+            output = self._forward(weights, seen)
             if present is not None:
                 output = _logits(output, present)
             return example_losses(output, y[rows]).mean() * factor
@@ -274,6 +294,20 @@ class InnerLoop(Head):
         with given_statistics(statistics):
             output: Tensor = functional_call(self.net, weights, (x,))
         return output
+
+    def _views(
+        self, part: Examples, batches: Tensor | None, steps: int, key: Tensor
+    ) -> Tensor | None:
+        """Uniforms `(tasks, steps, augmentations, rows, 4)` that decide how images are changed."""
+        if not self.augment or not steps:
+            return None
+        if not isinstance(part.x, Tensor) or part.x.dim() != 5:
+            raise EpisodeError(
+                "augment is for images (channels, height, width), which these are not: leave it "
+                "away."
+            )
+        rows = part.size if batches is None else batches.shape[-1]
+        return uniforms("views", key, steps, len(self.augment), rows)
 
     def _batches(self, size: int, steps: int, key: Tensor) -> Tensor | None:
         """Row numbers `(tasks, steps, batch)`: reshuffled passes over the support, cut up."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
 from kshot.engine import Engine
+from kshot.errors import ConfigError
 from kshot.learners.anil import ANIL
+from kshot.learners.base import TaskShape
 from kshot.learners.inner_loop import Fast, adapter_names
 from kshot.nn.adapters import freeze_all_but
 from kshot.nn.norm import Normalization
@@ -62,6 +64,16 @@ class MTL(ANIL):
     """
 
     family: ClassVar[str] = "transfer"
+
+    @classmethod
+    def for_tasks(cls, encoder: nn.Module, shape: TaskShape, **options: Any) -> Self:
+        """Sized for the encoder and the tasks' classes or values."""
+        if not all(p.requires_grad for p in encoder.parameters()):
+            raise ConfigError(
+                "MTL itself says what moves of the encoder: leave encoder.slow at 'all', and set "
+                "learner.slow, such as learner.slow=film."
+            )
+        return super().for_tasks(encoder, shape, **options)
 
     def __init__(
         self,

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from kshot import philox
 from kshot.engine import Adam, Weights, adapt_weights, even_groups, join_groups, over_tasks
 from kshot.engine.inner import positive
-from kshot.episodes import color_jitter, random_crop
+from kshot.episodes.augment import changed, color_jitter, random_crop, uniforms
 from kshot.errors import ConfigError
 from kshot.functional import class_means, cosine_similarity, masked_logits
 from kshot.learners.base import Head, MetaLearner
@@ -98,7 +96,8 @@ class PMFHead(Head):
             return class_means(z, one_hot.to(z.dtype))
 
         def loss(weights: Weights, k: int) -> Tensor:
-            z = self._embed(weights, x if units is None else _view(x, units[k])).unsqueeze(0)
+            asked = x if units is None else changed(x, VIEWS, units[k])
+            z = self._embed(weights, asked).unsqueeze(0)
             logits = masked_logits(self._cosines(z, means(weights)), present)
             return F.cross_entropy(logits[0], y)
 
@@ -111,16 +110,7 @@ class PMFHead(Head):
         """Uniforms `(tasks, steps, views, examples, 4)` that decide the pseudo-queries."""
         if not (self.views and isinstance(support.x, Tensor) and support.x.dim() == 5):
             return None
-        shape = (self.test_steps, len(VIEWS), support.size, 4)
-        base = philox.key_of("pmf")
-        raw = [philox.uniform(philox.words(base, i, math.prod(shape))) for i in key.tolist()]
-        return torch.from_numpy(np.stack(raw)).to(support.x).reshape(-1, *shape)
-
-
-def _view(x: Tensor, units: Tensor) -> Tensor:
-    for change, unit in zip(VIEWS, units, strict=True):
-        x = change(x, unit)
-    return x
+        return uniforms("pmf", key, self.test_steps, len(VIEWS), support.size)
 
 
 class PMF(MetaLearner):

@@ -3,7 +3,8 @@
 from kshot.nn.adapters import ADAPTERS, add_adapter, merge_adapters, remove_adapters
 from kshot.nn.encoders import IMAGE_ENCODERS, MLP, Conv4, ResNet12, build_encoder, output_size
 from kshot.nn.norm import BatchNorm, convert_batch_norm
-from kshot.nn.pretrained import ImagePreparation, Pretrained, pretrained_encoder
+from kshot.nn.prepared import ImagePreparation, Pretrained
+from kshot.nn.pretrained import pretrained_encoder
 
 __all__ = [
     "ADAPTERS",

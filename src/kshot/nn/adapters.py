@@ -165,6 +165,8 @@ def bias(net: nn.Module, *, layers: Layers = None) -> list[str]:
 def last(net: nn.Module, *, count: int = 1) -> list[str]:
     """The network's own last `count` convolutions and linear layers, and what follows the first.
 
+    Last in the order in which the network names its layers.
+
     Nothing is added: these weights themselves move.
     """
     weighted = [name for name, m in net.named_modules() if isinstance(m, _WEIGHTED)]
@@ -216,6 +218,21 @@ def freeze_all_but(net: nn.Module, names: Sequence[str]) -> None:
         parameter.requires_grad_(name in moving)
 
 
+def complete(net: nn.Module) -> None:
+    """Give layers without a bias or a factor a neutral one, so that merged weights fit.
+
+    Args:
+        net: any network; its batch normalisation is made `kshot.nn.BatchNorm`.
+    """
+    convert_batch_norm(net)
+    layers: list[Any] = [m for m in net.modules() if isinstance(m, (*_WEIGHTED, *_NORMS))]
+    for layer in layers:
+        if layer.weight is None and layer.bias is not None:
+            layer.weight = nn.Parameter(torch.ones_like(layer.bias))
+        elif layer.bias is None and layer.weight is not None:
+            layer.bias = nn.Parameter(layer.weight.new_zeros(len(layer.weight)))
+
+
 def merge_adapters(net: nn.Module) -> None:
     """Make a plain network that does the same: the changed weights become the weights."""
     _take_off(net, keep=True)
@@ -233,6 +250,11 @@ def _take_off(net: nn.Module, *, keep: bool) -> None:
             changes = list(stacks[tensor])
             if all(isinstance(change, Change) for change in changes):
                 layer.__class__ = _own_class(layer)
+                # Merging writes into the weight, which another layer may share.
+                own = stacks[tensor]
+                if keep:
+                    w = own.original
+                    own.original = nn.Parameter(w.detach().clone(), w.requires_grad)
                 parametrize.remove_parametrizations(layer, tensor, leave_parametrized=keep)
                 if changes[0].made and not keep:
                     setattr(layer, tensor, None)
@@ -247,6 +269,14 @@ def _own_class(layer: nn.Module) -> type:
 
 def _change(name: str, layer: Any, tensor: str, change: Change) -> list[str]:
     """Change a layer's tensor; the names of the parameters that do."""
+    if parametrize.is_parametrized(layer, tensor):
+        for other in layer.parametrizations[tensor]:
+            if not isinstance(other, Change):
+                raise ConfigError(
+                    f"the {tensor} of layer {name!r} is a parametrization already "
+                    f"({type(other).__name__}), into which no adapter merges: take it off "
+                    "(torch.nn.utils.parametrize), or name other layers by layers=."
+                )
     parametrize.register_parametrization(layer, tensor, change)
     number = len(layer.parametrizations[tensor]) - 1
     where = f"{name}.parametrizations.{tensor}.{number}".lstrip(".")

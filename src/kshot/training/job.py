@@ -12,26 +12,17 @@ import torch
 from kshot.datasets import Dataset, Mixture, Split, load
 from kshot.datasets.sources import Source
 from kshot.engine.processes import ALONE, Processes
-from kshot.episodes import (
-    EpisodeSpec,
-    FrozenEpisodes,
-    augment,
-    color_jitter,
-    draw,
-    random_affine,
-    random_crop,
-    random_flip,
-)
-from kshot.episodes.augment import Augmentation
+from kshot.episodes import EpisodeSpec, FrozenEpisodes, augment, draw
+from kshot.episodes.augment import AUGMENTATIONS
 from kshot.errors import ConfigError
 from kshot.evaluation import Result, predictions
 from kshot.evaluation.embedding import embed_split, evaluating
-from kshot.evaluation.protocol import seen_classes
 from kshot.interrupt import interrupted_by_sigterm
 from kshot.learners import MetaLearner
 from kshot.learners.inner_loop import InnerLoop
 from kshot.training.build import check_episodes, load_data, make_learner, source_of, task_shape
 from kshot.training.config import EvaluationConfig, RunConfig
+from kshot.training.lineage import lineage
 from kshot.training.pictures import run_report
 from kshot.training.run import RunFolder
 from kshot.training.scores import Target, evaluate_all, stated
@@ -40,13 +31,6 @@ from kshot.training.train import meta_train
 
 Meeting = Callable[[Path], AbstractContextManager[Processes]]
 """Meets the processes that share the training of the run in a folder."""
-
-AUGMENTATIONS: dict[str, Augmentation] = {
-    "affine": random_affine(),
-    "crop": random_crop(),
-    "flip": random_flip(),
-    "jitter": color_jitter(),
-}
 
 
 @dataclass(frozen=True)
@@ -115,11 +99,8 @@ def run(
         return Outcome(folder, history, [])
     _rehearse(config, data, learner, validation, targets)
     for _, tested in targets:
-        if seen := seen_classes(source_of(data, config.train.split), tested):
-            tell(
-                f"warning: {len(seen):,} classes of {tested.name}, such as {seen[0]}, have the "
-                "names of classes in meta-training: if they are the same, its score says too much"
-            )
+        for warning in lineage(config).warnings(tested):
+            tell(f"warning: {warning}")
     with RunFolder.reopen(folder) if resume else RunFolder.create(folder, config, shape) as out:
         ready()
         with processes(folder) as group:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -214,6 +214,21 @@ def read_config(folder: Path) -> RunConfig:
         CheckpointError: if it is none, or of another format.
     """
     return validate(_read_manifest(folder)["config"])
+
+
+def has_adapters(folder: Path) -> bool:
+    """Whether the weights of a run folder are some that adapters change.
+
+    Raises:
+        CheckpointError: if they are damaged.
+    """
+    try:
+        with safe_open(str(folder / WEIGHTS), framework="pt") as file:
+            return any(".parametrizations." in name for name in list(file.keys()))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} has no weights to start from ({error}): train it to its end."
+        ) from error
 
 
 def read_results(folder: Path) -> list[Result] | None:

@@ -19,7 +19,7 @@ from kshot.errors import ConfigError
 from kshot.evaluation.embedding import embedded, evaluating, is_fixed
 from kshot.interrupt import stop_on_signals
 from kshot.learners.base import MetaLearner
-from kshot.nn.pretrained import Pretrained
+from kshot.nn.prepared import Pretrained
 from kshot.training import settings
 from kshot.training.bar import training_bar
 from kshot.training.hard_tasks import HardTasks

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kshot.datasets import Mixture, Split
-from kshot.datasets.sources import Source
+from kshot.datasets.sources import Source, feature_shape
 from kshot.episodes import EpisodeSpec, FrozenEpisodes
 from kshot.errors import ConfigError
 from kshot.evaluation import Difference, Result, evaluate, paired_difference
@@ -21,6 +21,7 @@ from kshot.learners.fine_tuning import FineTuning
 from kshot.learners.pmf import PMF
 from kshot.learners.protonet import ProtoNet
 from kshot.nn import merge_adapters
+from kshot.nn.pretrained import is_pretrained
 from kshot.training.build import load_data, make_encoder, seed_weights
 from kshot.training.config import EncoderConfig, Part
 from kshot.training.run import Run, load_run
@@ -49,8 +50,8 @@ class Target:
     test: Split
     val: Split | None = None
 
-    def without(self, trained: Source, shared: str) -> Target:
-        """The target without the classes of a training, as far as `shared` says.
+    def without(self, trained: Sequence[Source], shared: str) -> Target:
+        """The target without the classes of some trainings, as far as `shared` says.
 
         Raises:
             ConfigError: if they share classes and `shared` is `refuse`.
@@ -61,8 +62,9 @@ class Target:
         if shared == "refuse":
             more = f" and {len(seen) - 5} more" if len(seen) > 5 else ""
             raise ConfigError(
-                f"{trained.name} and {self.test.name} share classes: {', '.join(seen[:5])}{more}. "
-                "Leave them out by --shared drop, or say by --shared keep that they differ."
+                f"{' and '.join(s.name for s in trained)} and {self.test.name} share classes: "
+                f"{', '.join(seen[:5])}{more}. Leave them out by --shared drop, or say by "
+                "--shared keep that they differ."
             )
         names = set(seen)
         keep = [i for i, label in enumerate(self.test.classes) if str(label) not in names]
@@ -171,20 +173,17 @@ class Judge:
 
 
 def _x_shape(source: Split | Mixture) -> tuple[int, ...]:
-    split = source.sources[0]
-    return tuple(split.examples(slice(0, 1)).shape[1:])
+    return feature_shape(source.sources[0].examples(slice(0, 1)))
 
 
 def _start(run: Run, shape: TaskShape) -> nn.Module:
     """The encoder that the run started from; its own, where it started from random weights."""
     config = _plain(run.config.encoder)
-    if config.weights is not None and config.weights != "random":
+    if config.weights != "random" and (config.weights or is_pretrained(config.name)):
         return make_encoder(config, shape.x_shape)
     body = load_run(run.folder).learner.body
     merge_adapters(body)
-    made = make_encoder(config, shape.x_shape, restored=True)
-    made.load_state_dict(body.state_dict())
-    return made
+    return body.requires_grad_(True)
 
 
 def _random(run: Run, shape: TaskShape) -> nn.Module:
@@ -208,11 +207,19 @@ def _fine_tuned(
     start: Callable[[Run, TaskShape], nn.Module],
     judged: FrozenEpisodes,
 ) -> tuple[MetaLearner, list[Tried]]:
-    """The better of the last layer's and of all weights' fine-tuning, each at its best."""
+    """The better of the last layer's and of all weights' fine-tuning, each at its best.
+
+    It sees the support's images changed as the run did in meta-training. Random weights have no
+    statistics of a pre-training: they are normalised by the support.
+    """
+    options: dict[str, Any] = {
+        "augment": run.config.train.augment,
+        "normalization": "support" if start is _random else "frozen",
+    }
 
     def maker(part: str) -> Callable[[float, int], MetaLearner]:
         return lambda lr, steps: FineTuning.for_tasks(
-            start(run, shape), shape, fast=part, inner_lr=lr, inner_steps=steps
+            start(run, shape), shape, fast=part, inner_lr=lr, inner_steps=steps, **options
         ).eval()
 
     found = [(tune(maker(part), judged, RATES, STEPS), part) for part in ("last", "all")]

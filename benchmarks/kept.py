@@ -72,3 +72,13 @@ def is_baseline(result: Record) -> bool:
 def listed(numbers: int | list[int]) -> str:
     """One number, or several with commas."""
     return ", ".join(map(str, numbers)) if isinstance(numbers, list) else str(numbers)
+
+
+def fine_tuned(setting: Record) -> str:
+    """How a rival was fine-tuned."""
+    words = (
+        f"rate {setting['lr']:g}, {setting['steps']} steps, {setting['fast']}, "
+        f"normalisation {setting['normalization']}"
+    )
+    changes = setting.get("augment")
+    return f"{words}, images changed by {' and '.join(changes)}" if changes else words

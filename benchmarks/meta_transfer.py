@@ -5,7 +5,8 @@ python benchmarks/meta_transfer.py FOLDER    -> benchmarks/results/meta-transfer
 FOLDER holds runs on one data set: `pretrained` (of `kshot pretrain`), and LEARNER-START-SHOT, such
 as mtl-pretrained-1 (`kshot train --from pretrained`) and mtl-scratch-1; mtl-plain-1 is MTL from the
 pretrained start without hard tasks. A run without -SHOT is scored at every shot.
-Fine-tuning starts from `pretrained`; its rate, steps, part and rule are tuned on meta-validation.
+Fine-tuning starts from `pretrained`; its rate, steps, part, rule, normalisation and augmentation
+are tuned on meta-validation.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from kshot.training.run import Run, load_run
 RESULTS = Path(__file__).parent / "results"
 PRETRAINED, TUNED = "pretrained", "tuned fine-tuning"
 SHOTS = (1, 5)
+AUGMENT = ("crop", "flip")
+"""Of the support in fine-tuning, as in meta-training; none is tried too."""
+
 STEPS, MORE_STEPS = 10, (20, 40, 80)
 """Of fine-tuning: each rate with the first number, the best ones with the others."""
 
@@ -54,7 +58,7 @@ def fine_tuned(pretrained: Run, val: Any, task: Mapping[str, int], judged_by: in
     net = supervised(pretrained, nn.Sequential(nn.Linear(features, task["way"])))
     names = [name for name, _ in net.named_parameters()]
     fast = {"all weights": names, "last layer": [n for n in names if n.startswith("1.")]}
-    start = Start(PRETRAINED, net, fast, ("support", "frozen"))
+    start = Start(PRETRAINED, net, fast, ("support", "frozen"), ((), AUGMENT))
 
     def score(learner: nn.Module) -> Result:
         return kshot.evaluate(learner, val, **task, episodes=judged_by)

@@ -50,19 +50,22 @@ class Setting:
     steps: int
     fast: str
     normalization: Normalization
+    augment: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Start:
     """Where the weights of a rival begin, and what may be done with them.
 
-    `fast` names sets of parameters that may move.
+    `fast` names sets of parameters that may move; `augments` are ways to change the support's
+    images in each step, of which the first is none.
     """
 
     name: str
     net: nn.Sequential
     fast: Mapping[str, Collection[str]]
     normalizations: Sequence[Normalization] = ("support",)
+    augments: Sequence[tuple[str, ...]] = ((),)
 
     def tuned_by(self, setting: Setting) -> NetworkLearner:
         """Fine-tuning from here as a learner like any other."""
@@ -72,6 +75,7 @@ class Start:
             steps=setting.steps,
             fast=self.fast[setting.fast].__contains__,
             normalization=setting.normalization,
+            augment=setting.augment,
         )
         return NetworkLearner(head).eval()
 
@@ -105,9 +109,10 @@ class Tuning:
                 return
 
     def rates(self, steps: int) -> None:
-        """Every rate, part and normalisation with so many steps."""
-        ways = itertools.product(RATES[self.rule], self.start.fast, self.start.normalizations)
-        self.judge([Setting(self.rule, lr, steps, fast, norm) for lr, fast, norm in ways])
+        """Every rate, part, normalisation and augmentation with so many steps."""
+        start = self.start
+        ways = itertools.product(RATES[self.rule], start.fast, start.normalizations, start.augments)
+        self.judge([Setting(self.rule, lr, steps, *way) for lr, *way in ways])
         self.widen()
 
     def more_steps(self, counts: Sequence[int]) -> None:
@@ -182,7 +187,8 @@ def main(
         net = supervised(other, ours.learner.head.net)
         last = [n for n in everything["all weights"] if n.startswith("1.")]
         fast = everything | {"last layer": last}
-        starts.append(Start("supervised pre-training", net, fast, ("support", "frozen")))
+        augments = ((), tuple(ours.config.train.augment))
+        starts.append(Start("supervised pre-training", net, fast, ("support", "frozen"), augments))
         others["supervised"] = other.config.model_dump(mode="json")
     for start in starts[1:]:
         if shapes(start.net) != shapes(ours.learner.head.net):

@@ -14,6 +14,7 @@ from kept import (
     ROOT,
     Record,
     columns,
+    fine_tuned,
     is_baseline,
     listed,
     protocol,
@@ -113,8 +114,7 @@ def rivals() -> dict[str, str]:
             s, r, d = rival["setting"], rival["result"], rival["difference"]
             score = show(r["metric"], r["mean"], r["interval"])
             lines.append(
-                f"| {r['name']} | rate {s['lr']:g}, {s['steps']} steps, {s['fast']}, "
-                f"normalisation {s['normalization']} | {score} "
+                f"| {r['name']} | {fine_tuned(s)} | {score} "
                 f"| {100 * d['mean']:+.2f} ± {100 * d['interval']:.2f} |"
             )
         lines += [

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from kept import RECORDS, Record, protocol, tasks
+from kept import RECORDS, Record, fine_tuned, protocol, tasks
 
 from kshot.evaluation import show
 
@@ -64,8 +64,7 @@ def meta_transfer(path: Path) -> str:
             for d in record["differences"]
         ]
     tuned = [
-        f"{shot}-shot: {best['rule']}, rate {best['lr']:g}, {best['steps']} steps, "
-        f"{best['fast']}, normalisation {best['normalization']}"
+        f"{shot}-shot: {best['rule']}, {fine_tuned(best)}"
         for shot, record in shots.items()
         for best in [max(record["tuned"]["tried"], key=lambda t: t["validation"] or 0)]
     ]

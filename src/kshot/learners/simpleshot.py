@@ -57,7 +57,8 @@ class SimpleShot(TransferLearner):
     Args:
         encoder: f, pretrained; it stays as it is.
         features: size of the encoder's output.
-        transform: `cl2n` (centred and normalised), `l2n` (normalised) or `un` (neither).
+        transform: `cl2n` (centred and normalised), `l2n` (normalised) or `un` (neither). Until
+            `observe` has seen base classes, as `kshot train` makes it, m is 0: `cl2n` is `l2n`.
         normalization: `frozen`: the statistics of the pre-training.
 
     Shapes:

@@ -128,8 +128,8 @@ def test_a_worker_that_hangs_does_not_keep_a_signal_away(tmp_path):
     os.kill(worker_of(process), signal.SIGSTOP)
     assert not (run / "checkpoint.safetensors").exists()
     process.terminate()
-    out, _ = process.communicate(timeout=30)
-    assert process.returncode == 130
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
     assert "kshot train --resume run --workers 2" in out
     assert (run / "checkpoint.safetensors").exists()
 

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
@@ -37,6 +37,9 @@ MEETING = timedelta(minutes=10)
 
 TURN = timedelta(milliseconds=200)
 """Of waiting for another process: between two turns Python sees signals."""
+
+CLOSING = timedelta(seconds=5)
+"""For an exchange to notice that its processes have ended; torn down before, it may abort."""
 
 RENDEZVOUS = "KSHOT_RENDEZVOUS"
 """Environment variable by which a worker that kshot has started finds the others."""
@@ -68,11 +71,13 @@ class Processes:
         rank: its number, from 0; the first one writes files and talks.
         size: how many there are.
         started: the others, where this one has started them.
+        abandoned: exchanges that were not waited for to their end.
     """
 
     rank: int = 0
     size: int = 1
     started: Sequence[Worker] = field(default=(), repr=False)
+    abandoned: list[dist.Work] = field(default_factory=list, repr=False)
 
     def share(self, index: Sequence[T]) -> Sequence[T]:
         """This process's part of a sequence that all of them know."""
@@ -94,8 +99,10 @@ class Processes:
         flat = torch.cat([t.detach().flatten().cpu().double() for t in tensors])
         try:
             work = dist.all_reduce(flat, async_op=True)
+            self.abandoned.append(work)
             while not _completed(work):
                 meanwhile()
+            self.abandoned.remove(work)
         except RuntimeError as error:
             raise WorkerError(
                 f"{_who_ended(self.started) or 'another process has ended'}; go on from the last "
@@ -196,6 +203,7 @@ def local_workers(count: int, command: Sequence[str]) -> Iterator[Processes]:
             "PYTHONSAFEPATH": "1",  # `-m` would put the current folder before the packages
         }
         started: list[Worker] = []
+        joined = Processes(0, count, started)
         try:
             for rank in range(1, count):
                 log = Path(folder, f"{rank}.log")
@@ -214,12 +222,15 @@ def local_workers(count: int, command: Sequence[str]) -> Iterator[Processes]:
             except RuntimeError as error:
                 why = _who_ended(started) or str(error).splitlines()[0]
                 raise WorkerError(f"the training could not begin: {why}.") from error
-            yield Processes(0, count, started)
+            yield joined
         finally:
             for worker in started:
                 worker.process.kill()  # it owns no file, and may be stuck in an exchange
             for worker in started:
                 worker.process.wait()
+            for work in joined.abandoned:  # fails, now that the others are gone
+                with suppress(RuntimeError):
+                    work.wait(CLOSING)
             if dist.is_initialized():
                 dist.destroy_process_group()
             torch.set_num_threads(threads)

@@ -205,7 +205,6 @@ def test_adapters_merged_into_a_network_without_biases_go_on(here):
         run(f"train protonet-glyphs --from a --out c --set encoder.complete=false {TINY}")
 
 
-@pytest.mark.filterwarnings("ignore:.*BatchNorm layer")
 def test_what_is_set_beside_from_has_the_last_word(here):
     run(
         "train simpleshot-cifar-fs-lite0 --from efficientnet_lite0 --out a --quick --quiet "
@@ -216,7 +215,6 @@ def test_what_is_set_beside_from_has_the_last_word(here):
     assert encoder.options == {"size": 32}
 
 
-@pytest.mark.filterwarnings("ignore:.*BatchNorm layer")
 def test_the_rivals_of_a_packaged_network_start_from_its_own_weights(here):
     """Not from those that the run has trained."""
     run(

@@ -233,10 +233,11 @@ def has_batch_norm(module: nn.Module) -> bool:
     return any(isinstance(m, (BatchNorm, *_FOREIGN)) for m in module.modules())
 
 
-def convert_batch_norm(module: nn.Module) -> list[str]:
-    """Replace PyTorch's batch-normalisation layers, in place, by this module's, with a warning.
+def convert_batch_norm(module: nn.Module, *, warn: bool = True) -> list[str]:
+    """Replace PyTorch's batch-normalisation layers, in place, by this module's.
 
-    Parameters and running statistics are kept. Returns the names of the layers replaced.
+    Parameters and running statistics are kept. Returns the names of the layers replaced, of which
+    a warning tells who has built the network.
 
     Raises:
         ConfigError: for other layers that share statistics over the batch, such as subclasses
@@ -263,7 +264,7 @@ def convert_batch_norm(module: nn.Module) -> list[str]:
         parent = module.get_submodule(name.rpartition(".")[0])
         setattr(parent, name.rpartition(".")[2], replaced[name])
     names = list(replaced)
-    if names:
+    if names and warn:
         warnings.warn(
             f"{len(names)} BatchNorm layer(s) replaced by kshot.nn.BatchNorm, whose statistics "
             f"are one task's: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}.",

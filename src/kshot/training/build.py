@@ -18,6 +18,7 @@ from kshot.errors import CheckpointError, ConfigError, EpisodeError
 from kshot.learners import MetaLearner, TaskShape, build_learner, learner_class, learner_options
 from kshot.nn import add_adapter, build_encoder, merge_adapters
 from kshot.nn.adapters import complete, freeze_all_but
+from kshot.nn.norm import convert_batch_norm
 from kshot.nn.pretrained import fit_weights, is_pretrained, pretrained_encoder, read_weights
 from kshot.options import check_options
 from kshot.training.config import (
@@ -150,6 +151,7 @@ def make_encoder(
         check_options(f"encoder {part.name}", pretrained_encoder, part.options, {"weights"})
         weights = "random" if folder else start
         encoder: nn.Module = pretrained_encoder(part.name, weights=weights, **part.options)
+        convert_batch_norm(encoder, warn=False)
     else:
         encoder = build_encoder(part.name, x_shape, part.options)
     if part.complete:

@@ -98,9 +98,9 @@ def run(
                 evaluate_all(config, shape, learner, targets, history.best_step, False, group)
         return Outcome(folder, history, [])
     _rehearse(config, data, learner, validation, targets)
-    for _, tested in targets:
-        for warning in lineage(config).warnings(tested):
-            tell(f"warning: {warning}")
+    behind = lineage(config)
+    for warning in dict.fromkeys(w for _, tested in targets for w in behind.warnings(tested)):
+        tell(f"warning: {warning}")
     with RunFolder.reopen(folder) if resume else RunFolder.create(folder, config, shape) as out:
         ready()
         with processes(folder) as group:
